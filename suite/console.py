@@ -1,0 +1,29 @@
+"""What a person reads on the terminal: notices go to standard error, results to standard output.
+
+Only the first process speaks, so that a run on many devices reads like a run on one.
+"""
+
+import os
+import sys
+
+_RANK_VARIABLES = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
+
+
+def is_first_process() -> bool:
+    """Whether this is the process with global rank zero, from the variables that launchers set."""
+    for name in _RANK_VARIABLES:
+        if name in os.environ:
+            return os.environ[name] == "0"
+    return True
+
+
+def notice(text: str) -> None:
+    """Say something that must not pass in silence: skipped rows, ignored settings, fallbacks."""
+    if is_first_process():
+        print(text, file=sys.stderr, flush=True)
+
+
+def report(text: str = "") -> None:
+    """Print a result."""
+    if is_first_process():
+        print(text, flush=True)

@@ -1,0 +1,271 @@
+"""Sentence pairs: the embedded sample, own files, Multi30k."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy
+from numpy.typing import NDArray
+from torch import Tensor
+
+from domains.translation import sample
+from suite.console import notice
+from suite.data import SuiteDataModule
+from suite.errors import UsageError
+from suite.sequence import pad_sequences
+from suite.sources import data_folder, hold_out, read_parallel, read_table
+from suite.vocabulary import BOS, EOS, PAD, Level, Tokenizer
+
+Language = Literal["en", "de", "fr"]
+Pair = tuple[str, str]
+_MULTI30K = {"train": "train", "val": "val", "test": "test_2016_flickr"}
+_SAMPLE = {"train": "train", "val": "validation", "test": "test", "test_unseen": "test_unseen", "test_deeper": "test_deeper"}
+_OWN = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class VocabularyConfig:
+    """How text becomes tokens.
+
+    Args:
+        level: Subwords by byte-pair encoding or by a unigram model, whole words, or characters.
+        size: Tokens at most, special ones included; for each language where they are separate.
+        joint: One vocabulary for both languages.
+        lowercase: Lower-case all text; translations are then lower case too.
+        min_frequency: Leave out what is seen less often in training.
+    """
+
+    level: Level = "bpe"
+    size: int = 1000
+    joint: bool = True
+    lowercase: bool = False
+    min_frequency: int = 1
+
+
+class PairBatch(NamedTuple):
+    """A batch of B sentence pairs.
+
+    ``source (B, S)`` ends in EOS; ``target (B, T+1)`` begins with BOS and ends in EOS, and ``target_lengths`` counts
+    the T tokens to predict. In prediction ``target`` is BOS and EOS alone.
+    """
+
+    source: Tensor
+    source_lengths: Tensor
+    target: Tensor
+    target_lengths: Tensor
+    indices: list[int]
+    sources: list[str]
+    references: list[str]
+
+
+class PairExamples:
+    """Encoded pairs of one split."""
+
+    def __init__(self, pairs: Sequence[Pair], *, source: Tokenizer, target: Tokenizer) -> None:
+        self.pairs = list(pairs)
+        self.source = [[*ids, EOS] for ids in source.encode_batch([pair[0] for pair in pairs])]
+        self.target = [[BOS, *ids, EOS] for ids in target.encode_batch([pair[1] for pair in pairs])]
+        self.lengths: NDArray[numpy.int64] = numpy.array(
+            [(len(target) - 1, len(source)) for source, target in zip(self.source, self.target, strict=True)],
+            dtype=numpy.int64,
+        ).reshape(-1, 2)
+
+    def fetch(self, index: int, seed: int) -> tuple[int, list[int], list[int], Pair]:
+        """Nothing about a pair is random."""
+        return index, self.source[index], self.target[index], self.pairs[index]
+
+    def within(self, limit: int) -> "PairExamples":
+        """The pairs of which both sides have at most ``limit`` tokens."""
+        kept = PairExamples.__new__(PairExamples)
+        chosen = numpy.flatnonzero((self.lengths <= limit).all(axis=1)).tolist()
+        kept.pairs, kept.source, kept.target = (
+            [rows[index] for index in chosen] for rows in (self.pairs, self.source, self.target)
+        )
+        kept.lengths = self.lengths[chosen]
+        return kept
+
+
+class TranslationData(SuiteDataModule):
+    """Sentence pairs in batches bucketed by length.
+
+    Args:
+        dataset: The embedded sample (made by a grammar), Multi30k from SUITE_DATA_DIR, or files of your own.
+        source_language: What to translate from; sample: en or de.
+        target_language: What to translate to.
+        train: With dataset files: one table (.csv, .tsv, .jsonl, .parquet), or two aligned text files (source, target).
+        val: Likewise; taken from the training pairs by held_out if not given.
+        test: Likewise.
+        columns: Names of the source and the target column in tables.
+        held_out: Share of the training pairs for each of val and test that is not given.
+        sample_size: Training pairs of the embedded sample; all of them if not given.
+        vocabulary: How text becomes tokens.
+        max_length: Longest sentence in training, in tokens; longer pairs are counted and left out of training alone.
+        batch_size: Pairs in a batch of one process, at most.
+        max_tokens: Padded source and target tokens in a batch of one process, at most.
+        num_workers: Processes that load data.
+    """
+
+    trained_settings: ClassVar[frozenset[str]] = frozenset({"vocabulary", "max_length", "sample_size"})
+
+    def __init__(
+        self,
+        *,
+        dataset: Literal["sample", "multi30k", "files"] = "sample",
+        source_language: Language = "en",
+        target_language: Language = "de",
+        train: list[str] | str | None = None,
+        val: list[str] | str | None = None,
+        test: list[str] | str | None = None,
+        columns: list[str] = ["source", "target"],  # noqa: B006 (read only; the command line shows it)
+        held_out: float = 0.05,
+        sample_size: int | None = None,
+        vocabulary: VocabularyConfig = VocabularyConfig(),
+        max_length: int = 100,
+        batch_size: int | None = None,
+        max_tokens: int | None = 4096,
+        num_workers: int = 0,
+        seed: int = 0,
+        assets: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            batch_size=batch_size, max_tokens=max_tokens, num_workers=num_workers, seed=seed, assets=assets
+        )
+        self.dataset, self.languages = dataset, (source_language, target_language)
+        given = {"train": train, "val": val, "test": test}
+        self.files = {name: [files] if isinstance(files, str) else files for name, files in given.items()}
+        self.columns, self.held_out, self.sample_size = columns, held_out, sample_size
+        self.vocabulary, self.max_length = vocabulary, max_length
+        self._pairs: dict[str, list[Pair]] = {}
+        self._tokenizers: tuple[Tokenizer, Tokenizer] | None = None
+        self._check()
+
+    def _check(self) -> None:
+        if self.languages[0] == self.languages[1]:
+            raise UsageError(f"data.source_language and data.target_language are both {self.languages[0]}")
+        if self.dataset == "sample" and "fr" in self.languages:
+            raise UsageError("the embedded sample is in en and de; fr is in --data.dataset multi30k")
+        if self.dataset != "files" and any(self.files.values()):
+            raise UsageError(f"data.train, val and test need --data.dataset files, not {self.dataset}")
+        if self.dataset == "files" and not self.files["train"] and self._assets is None:
+            raise UsageError("--data.dataset files needs --data.train: one table or two aligned text files")
+        if len(self.columns) != 2:
+            raise UsageError(f"data.columns is {self.columns}, allowed are two names: source and target")
+        if self.max_length < 1:
+            raise UsageError(f"data.max_length is {self.max_length}, allowed is 1 or more")
+
+    @property
+    def splits(self) -> list[str]:
+        """What ``--data.split`` may name."""
+        return list({"sample": _SAMPLE, "multi30k": _MULTI30K}.get(self.dataset, _OWN))
+
+    @property
+    def tokenizers(self) -> tuple[Tokenizer, Tokenizer]:
+        """Source and target tokenizer, the same one where joint."""
+        if self._tokenizers is None:
+            self._tokenizers = tokenizers_from(self.assets)
+        return self._tokenizers
+
+    def make_assets(self) -> dict[str, Any]:
+        config, pairs = self.vocabulary, self.pairs("train")
+        texts = [[pair[side] for pair in pairs] for side in (0, 1)]
+        corpora = [texts[0] + texts[1]] if config.joint else texts
+        states = [
+            Tokenizer.train(
+                lines,
+                level=config.level,
+                size=config.size,
+                min_frequency=config.min_frequency,
+                lowercase=config.lowercase,
+            ).state()
+            for lines in corpora
+        ]
+        return {"source": states[0], "target": None if config.joint else states[1], "languages": list(self.languages)}
+
+    def load(self, split: str) -> PairExamples:
+        source, target = self.tokenizers
+        examples = PairExamples(self.pairs(split), source=source, target=target)
+        if split != "train":
+            return examples
+        kept = examples.within(self.max_length)
+        dropped = len(examples.pairs) - len(kept.pairs)
+        if dropped:
+            notice(
+                f"data: {dropped} of {len(examples.pairs)} training pairs are longer than max_length "
+                f"({self.max_length} tokens) and left out of training"
+            )
+        return kept
+
+    def load_inputs(self, inputs: Sequence[str]) -> PairExamples:
+        source, target = self.tokenizers
+        return PairExamples([(line, "") for line in inputs], source=source, target=target)
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for pair in self.pairs("train"):
+            digest.update("\0".join(pair).encode() + b"\n")
+        return digest.hexdigest()
+
+    def pairs(self, split: str) -> list[Pair]:
+        """The sentences of a split as they stand in the data.
+
+        Raises:
+            UsageError: no such split.
+            DataError: a file that cannot be read.
+        """
+        if split not in self.splits:
+            raise UsageError(f"--data.split {split}: dataset {self.dataset} has {', '.join(self.splits)}")
+        if split not in self._pairs:
+            if self.dataset == "files":
+                self._read_own(split)
+            else:
+                self._pairs[split] = self._read_named(split)
+        return self._pairs[split]
+
+    def _read_named(self, split: str) -> list[Pair]:
+        if self.dataset == "sample":
+            size = self.sample_size if split == "train" else None
+            pairs = sample.generate(_SAMPLE[split], size=size)
+            return pairs if self.languages[0] == "en" else [(german, english) for english, german in pairs]
+        names = [f"{_MULTI30K[split]}.{language}.gz" for language in self.languages]
+        folder = data_folder("multi30k", files=names)
+        return [(row[0], row[1]) for row in read_parallel([folder / name for name in names])]
+
+    def _read_own(self, split: str) -> None:
+        files = self.files[split]
+        if split != "train" and files:
+            self._pairs[split] = self._read_files(files, split)
+            return
+        assert self.files["train"] is not None
+        pairs = self._read_files(self.files["train"], "train")
+        missing = [name for name in ("val", "test") if not self.files[name]]
+        if missing:
+            kept, held = hold_out(len(pairs), fraction=self.held_out * len(missing), seed=self.seed)
+            for number, name in enumerate(missing):
+                self._pairs[name] = [pairs[index] for index in held[number :: len(missing)]]
+            pairs = [pairs[index] for index in kept]
+        self._pairs["train"] = pairs
+
+    def _read_files(self, files: list[str], split: str) -> list[Pair]:
+        if len(files) == 1:
+            rows = read_table(files[0], columns=self.columns)
+        elif len(files) == 2:
+            rows = read_parallel(files)
+        else:
+            raise UsageError(f"data.{split} names {len(files)} files, allowed is one table or two aligned text files")
+        return [(row[0], row[1]) for row in rows]
+
+    def collate(self, examples: list[Any]) -> PairBatch:
+        indices, sources, targets, pairs = (list(column) for column in zip(*examples, strict=True))
+        source, source_lengths = pad_sequences(sources, value=PAD)
+        target, target_lengths = pad_sequences(targets, value=PAD)
+        texts, references = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        return PairBatch(source, source_lengths, target, target_lengths - 1, indices, texts, references)
+
+
+def tokenizers_from(assets: dict[str, Any]) -> tuple[Tokenizer, Tokenizer]:
+    """Source and target tokenizer as they travel with a model."""
+    source = Tokenizer.from_state(assets["source"])
+    return source, source if assets["target"] is None else Tokenizer.from_state(assets["target"])
+
+

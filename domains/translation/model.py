@@ -1,0 +1,228 @@
+"""The translation module: teacher forcing, decoding, and the scores that translations are judged by."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from torchmetrics import Metric
+
+from domains.translation.data import PairBatch, tokenizers_from
+from domains.translation.decoder import BridgeKind, DecoderConfig
+from domains.translation.network import EncoderConfig, NetworkConfig, TieKind, Translator
+from suite.attention import AttentionKind
+from suite.decoding import Hypotheses, beam_search
+from suite.errors import UsageError
+from suite.figures import attention_figure
+from suite.losses import linear_cross_entropy
+from suite.metrics import CorpusBLEU, CorpusCHRF, ExactMatch, Perplexity
+from suite.module import StepOutput, SuiteModule
+from suite.optim import OptimConfig
+from suite.sequence import length_mask
+from suite.vocabulary import BOS, EOS, PAD, Tokenizer
+
+
+@dataclass(frozen=True)
+class DecodingConfig:
+    """How translations are searched for; validation during training is greedy.
+
+    Args:
+        beam_size: Hypotheses kept at each step; 1 is greedy.
+        n_best: Hypotheses written for each input, best first.
+        length_penalty: Exponent of the length penalty (Wu et al. 2016): 0 favours short translations.
+        max_length: Longest translation, in tokens.
+        max_ratio: Longest translation, as a multiple of the source's tokens, and ten more.
+    """
+
+    beam_size: int = 5
+    n_best: int = 1
+    length_penalty: float = 1.0
+    max_length: int = 200
+    max_ratio: float = 2.0
+
+    def __post_init__(self) -> None:
+        if self.beam_size < 1:
+            raise UsageError(f"beam_size is {self.beam_size}, allowed is 1 or more")
+        if not 1 <= self.n_best <= self.beam_size:
+            raise UsageError(f"n_best is {self.n_best}, allowed is 1 to beam_size ({self.beam_size})")
+        if self.length_penalty < 0:
+            raise UsageError(f"length_penalty is {self.length_penalty}, allowed is 0 or more")
+        if self.max_length < 1 or self.max_ratio <= 0:
+            raise UsageError("max_length must be 1 or more, max_ratio more than 0")
+
+
+class Translation(dict[str, Any]):
+    """One translated input: ``index``, ``source``, ``translation``, ``score``, and ``n_best`` where asked for."""
+
+
+class TranslationModule(SuiteModule):
+    """A recurrent encoder, attention and a recurrent decoder.
+
+    Args:
+        embedding_size: Features of an embedded token.
+        encoder: The encoder.
+        decoder: The decoder.
+        attention: What the decoder asks the encoder's outputs with; none leaves it the encoder's last state alone.
+        num_heads: Heads of attention multihead.
+        bridge: From the encoder's last state to the decoder's first: a linear layer, a copy, or zeros.
+        tie: Which embeddings are one matrix: none, output (target embedding and output layer), all (source too).
+        dropout: Probability of dropping embeddings, attended features and outputs between layers.
+        label_smoothing: Probability mass spread over all tokens in the training loss.
+    """
+
+    monitor: ClassVar[str] = "val/bleu"
+    monitor_mode: ClassVar[Literal["min", "max"]] = "max"
+    unit: ClassVar[str] = "tokens"
+
+    def __init__(
+        self,
+        assets: dict[str, Any],
+        *,
+        embedding_size: int = 192,
+        encoder: EncoderConfig = EncoderConfig(),
+        decoder: DecoderConfig = DecoderConfig(),
+        attention: AttentionKind = "general",
+        num_heads: int = 4,
+        bridge: BridgeKind = "linear",
+        tie: TieKind = "output",
+        dropout: float = 0.1,
+        label_smoothing: float = 0.0,
+        optim: OptimConfig | None = None,
+        decoding: DecodingConfig = DecodingConfig(),
+    ) -> None:
+        super().__init__(assets, optim=optim)
+        if not 0.0 <= label_smoothing < 1.0:
+            raise UsageError(f"model.label_smoothing is {label_smoothing}, allowed is 0 up to but not including 1")
+        if not 0.0 <= dropout < 1.0:
+            raise UsageError(f"model.dropout is {dropout}, allowed is 0 up to but not including 1")
+        self.source_tokenizer, self.target_tokenizer = tokenizers_from(assets)
+        self.label_smoothing, self.decoding = label_smoothing, decoding
+        config = NetworkConfig(embedding_size, encoder, decoder, attention, num_heads, bridge, tie, dropout)
+        self.network = Translator(
+            len(self.source_tokenizer), len(self.target_tokenizer), config=config, shared=assets["target"] is None
+        )
+
+    def forward(self, batch: PairBatch) -> Tensor:
+        """Logits ``(B, T, V)`` of a teacher-forced pass; training goes through ``compute``, which never holds them."""
+        features = self._features(batch)
+        return torch.nn.functional.linear(features, self.network.output_weight, self.network.output_bias)
+
+    def compute(self, batch: PairBatch) -> StepOutput:
+        features = self._features(batch)
+        mask = length_mask(batch.target_lengths, features.size(1))
+        entropy = linear_cross_entropy(
+            features[mask],
+            self.network.output_weight,
+            self.network.output_bias,
+            batch.target[:, 1:][mask],
+            label_smoothing=self.label_smoothing if self.training else 0.0,
+        )
+        return StepOutput(entropy.loss, batch.target_lengths.sum(), entropy.nll)
+
+    def _features(self, batch: PairBatch) -> Tensor:
+        source = self.network.encode(batch.source, batch.source_lengths)
+        return self.network.decode(batch.target[:, :-1], batch.target_lengths, source.state, source.memory).features
+
+    @torch.no_grad()
+    def generate(self, batch: PairBatch, *, decoding: DecodingConfig) -> Hypotheses:
+        """Search for translations of ``batch.source``; sources without any token but EOS are translated like others."""
+        source = self.network.encode(batch.source, batch.source_lengths)
+        limits = (batch.source_lengths * decoding.max_ratio + 10).long().clamp(max=decoding.max_length)
+        return beam_search(
+            self.network.step,
+            source.state,
+            source.memory,
+            batch_size=batch.source.size(0),
+            beam_size=decoding.beam_size,
+            n_best=decoding.n_best,
+            max_lengths=limits,
+            bos=BOS,
+            eos=EOS,
+            pad=PAD,
+            length_penalty=decoding.length_penalty,
+        )
+
+    def translate(self, batch: PairBatch, *, decoding: DecodingConfig | None = None) -> list[Translation]:
+        """Translations as text, one for each row. A source without text has the empty translation."""
+        found = self.generate(batch, decoding=decoding or self.decoding)
+        return [self._translation(batch, found, row) for row in range(len(batch.sources))]
+
+    def _translation(self, batch: PairBatch, found: Hypotheses, row: int) -> Translation:
+        empty = int(batch.source_lengths[row]) <= 1
+        n_best = []
+        for rank in range(found.tokens.size(1)):
+            length = int(found.lengths[row, rank])
+            if length:
+                tokens = found.tokens[row, rank, :length].tolist()
+                text = "" if empty else self.target_tokenizer.decode(tokens)
+                n_best.append({"translation": text, "score": 0.0 if empty else float(found.scores[row, rank])})
+        result = Translation(index=batch.indices[row], source=batch.sources[row], **n_best[0])
+        if found.tokens.size(1) > 1:
+            result["n_best"] = n_best[:1] if empty else n_best
+        return result
+
+    def make_metrics(self) -> dict[str, Metric]:
+        return {"perplexity": Perplexity(), "bleu": CorpusBLEU(), "chrf": CorpusCHRF(), "exact": ExactMatch()}
+
+    def update_metrics(self, metrics: dict[str, Metric], batch: PairBatch, output: StepOutput) -> None:
+        greedy = DecodingConfig(beam_size=1, max_length=self.decoding.max_length, max_ratio=self.decoding.max_ratio)
+        translations = self.translate(batch, decoding=greedy if self.trainer.validating else None)
+        hypotheses = [translation["translation"] for translation in translations]
+        metrics["perplexity"].update(output.outputs, output.weight)
+        for name in ("bleu", "chrf", "exact"):
+            metrics[name].update(hypotheses, batch.references)
+        self.keep(
+            [{**each, "reference": text} for each, text in zip(translations, batch.references, strict=True)]
+        )
+
+    def predict_step(self, batch: PairBatch, batch_index: int) -> list[Translation]:
+        return self.translate(batch)
+
+    def signatures(self) -> dict[str, str]:
+        """sacreBLEU's own words for how the scores were computed."""
+        return {"bleu": CorpusBLEU().signature, "chrf": CorpusCHRF().signature}
+
+    @staticmethod
+    def lines(result: dict[str, Any]) -> list[str]:
+        """A result as text: the translation, or its n best with their scores and the input's number."""
+        if "n_best" not in result:
+            return [one_line(result["translation"])]
+        return [f"{result['index']}\t{each['score']:.4f}\t{one_line(each['translation'])}" for each in result["n_best"]]
+
+    @torch.no_grad()
+    def sample_table(self, batch: PairBatch) -> tuple[Sequence[str], list[list[str]]]:
+        """Source, reference and greedy translation of each row."""
+        translations = self.translate(batch, decoding=DecodingConfig(beam_size=1))
+        rows = [[each["source"], text, each["translation"]] for each, text in
+                zip(translations, batch.references, strict=True)]
+        return ("source", "reference", "translation"), rows
+
+    @torch.no_grad()
+    def sample_figure(self, batch: PairBatch) -> Figure | None:
+        """Attention of the first row's greedy translation over its source."""
+        if self.network.decoder.attention is None:
+            return None
+        first = PairBatch(*(part[:1] for part in batch))
+        found = self.generate(first, decoding=DecodingConfig(beam_size=1))
+        written = found.tokens[:, 0, : int(found.lengths[0, 0])]
+        target = torch.cat([torch.full_like(written[:, :1], BOS), written[:, :-1]], dim=1)
+        size = int(first.source_lengths[0])
+        source = self.network.encode(first.source[:, :size], first.source_lengths)
+        decoded = self.network.decode(target, found.lengths[:, 0], source.state, source.memory)
+        assert decoded.weights is not None
+        return attention_figure(
+            decoded.weights[0],
+            rows=_shown(self.target_tokenizer, written[0]),
+            columns=_shown(self.source_tokenizer, first.source[0, :size]),
+        )
+
+
+def one_line(text: str) -> str:
+    """Text that fits a line: a translation may hold line breaks where training targets did."""
+    return " ".join(text.split("\n"))
+
+
+def _shown(tokenizer: Tokenizer, ids: Tensor) -> list[str]:
+    return tokenizer.tokens(ids.tolist())

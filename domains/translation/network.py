@@ -1,0 +1,112 @@
+"""The translator as a plain ``nn.Module``: encoder, bridge, attention decoder, output layer."""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from domains.translation.decoder import AttentionDecoder, Bridge, BridgeKind, Decoded, DecoderConfig
+from suite.attention import AttentionKind, Memory, build_attention
+from suite.embedding import build_embedding
+from suite.errors import UsageError
+from suite.recurrent import FusedCell, RecurrentEncoder, State
+from suite.sequence import length_mask
+from suite.vocabulary import PAD
+
+TieKind = Literal["none", "output", "all"]
+
+
+@dataclass
+class EncoderConfig:
+    """The recurrent encoder.
+
+    Args:
+        cell: Which recurrence.
+        hidden_size: Features of the state in each direction.
+        num_layers: Layers on top of each other.
+        bidirectional: Read the source backwards too.
+    """
+
+    cell: FusedCell = "lstm"
+    hidden_size: int = 256
+    num_layers: int = 1
+    bidirectional: bool = True
+
+
+@dataclass
+class NetworkConfig:
+    """Everything that decides the translator's shape; see ``TranslationModule`` for the meaning of each."""
+
+    embedding_size: int
+    encoder: EncoderConfig
+    decoder: DecoderConfig
+    attention: AttentionKind
+    num_heads: int
+    bridge: BridgeKind
+    tie: TieKind
+    dropout: float
+
+
+class Source(NamedTuple):
+    """A read source: the decoder's first ``state`` and the ``memory`` to attend to."""
+
+    state: State
+    memory: Memory | None
+
+
+class Translator(nn.Module):
+    """Source tokens to features of target steps; ``output_weight`` and ``output_bias`` turn features into logits."""
+
+    def __init__(self, source_size: int, target_size: int, *, config: NetworkConfig, shared: bool) -> None:
+        super().__init__()
+        size, encoder = config.embedding_size, config.encoder
+        if config.tie == "all" and not shared:
+            raise UsageError("tie all needs one vocabulary for both languages: use --data.vocabulary.joint true")
+        self.target_embedding = build_embedding(target_size, size, padding=PAD)
+        tied = config.tie == "all"
+        self.source_embedding = self.target_embedding if tied else build_embedding(source_size, size, padding=PAD)
+        self.encoder = RecurrentEncoder(
+            size,
+            encoder.hidden_size,
+            cell=encoder.cell,
+            num_layers=encoder.num_layers,
+            bidirectional=encoder.bidirectional,
+            dropout=config.dropout,
+        )
+        memory_size, hidden = self.encoder.output_size, config.decoder.hidden_size
+        attention = build_attention(config.attention, hidden, memory_size, num_heads=config.num_heads)
+        self.decoder = AttentionDecoder(
+            size, memory_size, config=config.decoder, attention=attention, dropout=config.dropout
+        )
+        self.bridge = Bridge(config.bridge, self.encoder, config=config.decoder, num_states=self.decoder.num_states)
+        self.to_embedding = nn.Linear(hidden, size) if hidden != size else nn.Identity()
+        self.output_bias = nn.Parameter(torch.zeros(target_size))
+        if config.tie == "none":
+            self.separate_output = nn.Parameter(torch.randn(target_size, size) * size**-0.5)
+        self.tie = config.tie
+        self.dropout = nn.Dropout(config.dropout)
+
+    @property
+    def output_weight(self) -> Tensor:
+        """The output layer ``(V, E)``: the target embedding itself where tied (Press and Wolf 2017)."""
+        return self.separate_output if self.tie == "none" else self.target_embedding.weight
+
+    def encode(self, source: Tensor, lengths: Tensor) -> Source:
+        """Read ``source (B, S)``."""
+        encoded = self.encoder(self.dropout(self.source_embedding(source)), lengths)
+        memory = None
+        if self.decoder.attention is not None:
+            memory = self.decoder.attention.prepare(encoded.outputs, length_mask(lengths, source.size(1)))
+        return Source(self.bridge(encoded.state), memory)
+
+    def decode(self, target: Tensor, lengths: Tensor, state: State, memory: Memory | None) -> Decoded:
+        """Features ``(R, T, E)`` of the tokens that follow each of ``target (R, T)``, and the state after them."""
+        decoded = self.decoder(self.dropout(self.target_embedding(target)), lengths, state, memory)
+        return decoded._replace(features=self.to_embedding(decoded.features))
+
+    def step(self, tokens: Tensor, state: State, memory: Memory | None) -> tuple[Tensor, State]:
+        """One decoding step, as ``suite.decoding`` asks for it: ``tokens (R,)`` to log probabilities ``(R, V)``."""
+        decoded = self.decode(tokens.unsqueeze(1), torch.ones_like(tokens), state, memory)
+        logits = nn.functional.linear(decoded.features.squeeze(1), self.output_weight, self.output_bias)
+        return torch.log_softmax(logits.float(), dim=1), decoded.state

@@ -1,0 +1,9 @@
+"""Predict lines: \`\`python scripts/predict.py --checkpoint RUN_OR_FILE [FILE]\`\`."""
+
+import sys
+
+from domains import available, load
+from suite.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main("predict", available=available, load=load))

@@ -1,0 +1,74 @@
+"""How a run ends: the best checkpoint is tested, and a person reads what came out and what to do next."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+from suite.callbacks import RunCheckpoints
+from suite.checkpoint import read
+from suite.console import report
+from suite.data import SuiteDataModule
+from suite.module import SuiteModule
+from suite.run_folder import CHECKPOINTS
+from suite.tracking import Mode, closing_lines
+
+SAMPLES = 5
+
+
+class Outcome:
+    """Test figures of the best checkpoint, and a few results in the order of the data."""
+
+    def __init__(self, figures: dict[str, float], samples: list[dict[str, Any]], best: Path | None) -> None:
+        self.figures, self.samples, self.best = figures, samples, best
+
+
+def test_best(trainer: Trainer, module: SuiteModule, data: SuiteDataModule, folder: Path) -> Outcome:
+    """Load the best checkpoint of a run and evaluate it on the test split."""
+    best = folder / CHECKPOINTS / RunCheckpoints.BEST
+    found = best if best.is_file() else None
+    trainer.strategy.barrier("test")
+    if found:
+        module.load_state_dict(read(found)["state_dict"])
+    module.kept = []
+    trainer.test(module, datamodule=data, verbose=False)
+    samples, module.kept = sorted(module.kept, key=lambda each: each["index"])[:SAMPLES], None
+    figures = {name.removeprefix("test/"): float(value) for name, value in trainer.callback_metrics.items()}
+    return Outcome(figures, samples, found)
+
+
+def figure_lines(figures: dict[str, float], module: SuiteModule) -> list[str]:
+    """Figures by name, with the signature of those that have variants."""
+    signatures = module.signatures()
+    return [
+        f"  {name:<12} {value:10.4f}" + (f"   {signatures[name]}" if name in signatures else "")
+        for name, value in figures.items()
+        if "/" not in name
+    ]
+
+
+def report_outcome(outcome: Outcome, module: SuiteModule, *, folder: Path, mode: Mode, domain: str) -> None:
+    """Print how the run ended."""
+    report(f"\nRun folder       {_shown(folder)}")
+    report(f"Best checkpoint  {_shown(outcome.best) if outcome.best else 'none: no validation was run'}")
+    report("\nTest")
+    for line in figure_lines(outcome.figures, module):
+        report(line)
+    for sample in outcome.samples:
+        report("")
+        for name, value in sample.items():
+            if isinstance(value, str):
+                report(f"  {name:<12} {value}")
+    report("")
+    for line in closing_lines(mode, folder):
+        report(line)
+    checkpoint = _shown(outcome.best or folder)
+    report("\nNext")
+    report(f"  python scripts/evaluate.py --checkpoint {checkpoint} --output results.jsonl")
+    report(f"  python scripts/predict.py --checkpoint {checkpoint} FILE")
+    report(f"  python scripts/fit.py --domain {domain} --help")
+
+
+def _shown(path: Path) -> str:
+    absolute, here = path.resolve(), Path.cwd().resolve()
+    return str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)

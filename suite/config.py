@@ -1,0 +1,37 @@
+"""From plain settings to objects and back, typed by the constructors' own signatures."""
+
+import dataclasses
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from suite.errors import CheckpointError
+
+
+def plain(value: Any) -> Any:
+    """Settings as JSON types: what goes into checkpoints, config files and trackers."""
+    if isinstance(value, Namespace):
+        value = value.as_dict()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    if isinstance(value, dict):
+        return {str(key): plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [plain(part) for part in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def build(kind: type, settings: dict[str, Any], **fixed: Any) -> Any:
+    """Make a ``kind`` from ``settings``, checked against its signature, and from the ``fixed`` arguments as they are.
+
+    Raises:
+        CheckpointError: a setting that ``kind`` does not have, or of the wrong type.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind, "settings", skip=set(fixed), instantiate=False)
+    try:
+        parsed = parser.instantiate(parser.parse_object({"settings": settings}))
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"settings do not fit this version's {kind.__name__}: {reason}") from None
+    return kind(**fixed, **vars(parsed.settings))

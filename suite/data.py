@@ -1,0 +1,187 @@
+"""SuiteDataModule: splits, batches and their place in an epoch, for every domain.
+
+A domain says what its examples are; order, sharing over ranks, workers and going on after a stop are done here. Every
+draw is a pure function of (seed, epoch, index, rank), so the only state of a run's data is (epoch, batches done).
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Protocol
+
+import numpy
+import torch
+from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from suite.errors import CheckpointError, DataError, UsageError
+from suite.sampler import BucketBatchSampler, Key
+from suite.seeding import mix
+
+
+class Examples(Protocol):
+    """One split: ``lengths (N, K)`` for bucketing, and ``fetch`` of one example, augmented by its seed alone."""
+
+    lengths: NDArray[numpy.int64]
+
+    def fetch(self, index: int, seed: int) -> Any:
+        """Example ``index``; whatever is random about it is drawn from ``seed``."""
+
+
+class _KeyedDataset(Dataset[Any]):
+    """Examples by (epoch, index), as the sampler names them."""
+
+    def __init__(self, examples: Examples, seed: int) -> None:
+        self.examples, self.seed = examples, seed
+
+    def __len__(self) -> int:
+        return len(self.examples.lengths)
+
+    def __getitem__(self, key: Key) -> Any:
+        epoch, index = key
+        return self.examples.fetch(index, mix(self.seed, epoch, index, "augment"))
+
+
+class SuiteDataModule(LightningDataModule):
+    """Bucketed batches from named splits.
+
+    Args:
+        batch_size: examples in a batch of one process, at most.
+        max_tokens: padded steps in a batch of one process, at most.
+        num_workers: processes that load data.
+        seed: decides every order and augmentation.
+        assets: what a checkpoint brought along; made from the training split if ``None``.
+    """
+
+    trained_settings: ClassVar[frozenset[str]] = frozenset()
+    """Constructor arguments that decide what is trained: fixed once there is a checkpoint."""
+
+    def __init__(
+        self,
+        *,
+        batch_size: int | None,
+        max_tokens: int | None,
+        num_workers: int = 0,
+        seed: int = 0,
+        assets: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if num_workers < 0:
+            raise UsageError(f"data.num_workers is {num_workers}, allowed is 0 or more")
+        self.batch_size, self.max_tokens, self.num_workers = batch_size, max_tokens, num_workers
+        self.seed = seed
+        self.test_split = "test"
+        self._assets = assets
+        self._examples: dict[str, Examples] = {}
+        self._position = (0, 0)
+
+    def load(self, split: str) -> Examples:
+        """The examples of ``train``, ``val`` or another split; called once a split."""
+        raise NotImplementedError
+
+    def make_assets(self) -> dict[str, Any]:
+        """Plain data that prediction needs (tokenizers, labels), from the training split."""
+        raise NotImplementedError
+
+    def collate(self, examples: list[Any]) -> Any:
+        """Fetched examples to a batch, a ``NamedTuple``."""
+        raise NotImplementedError
+
+    @property
+    def assets(self) -> dict[str, Any]:
+        """What travels with the model."""
+        if self._assets is None:
+            self._assets = self.make_assets()
+        return self._assets
+
+    def examples(self, split: str) -> Examples:
+        """The examples of a split, loaded once.
+
+        Raises:
+            DataError: a split without examples.
+        """
+        if split not in self._examples:
+            examples = self.load(split)
+            if not len(examples.lengths):
+                raise DataError(f"the {split} split has no examples")
+            self._examples[split] = examples
+        return self._examples[split]
+
+    def fingerprint(self) -> str:
+        """A digest of the training split's size and lengths; a run goes on only with the data it began with."""
+        lengths = numpy.ascontiguousarray(self.examples("train").lengths, dtype=numpy.int64)
+        return hashlib.sha256(repr(lengths.shape).encode() + lengths.tobytes()).hexdigest()
+
+    def loader(self, split: str, *, shuffle: bool, epoch: int = 0, start_batch: int = 0) -> DataLoader[Any]:
+        """Batches of a split for this process."""
+        examples = self.examples(split)
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        sampler = BucketBatchSampler(
+            examples.lengths,
+            batch_size=self.batch_size,
+            max_tokens=self.max_tokens,
+            shuffle=shuffle,
+            seed=self.seed,
+            rank=rank,
+            world_size=world_size,
+            epoch=epoch,
+            start_batch=start_batch,
+        )
+        # A class attribute would be shadowed by Lightning's own hooks of the same name; a bound method survives workers.
+        collate: Callable[[list[Any]], Any] = self.collate
+        return DataLoader(
+            _KeyedDataset(examples, self.seed),
+            batch_sampler=sampler,  # type: ignore[arg-type]
+            collate_fn=collate,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        epoch, start_batch = self._position
+        return self.loader("train", shuffle=True, epoch=epoch, start_batch=start_batch)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return self.loader("val", shuffle=False)
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        return self.loader(self.test_split, shuffle=False)
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        return self.loader("predict", shuffle=False)
+
+    def set_inputs(self, inputs: Sequence[str]) -> None:
+        """Take ``inputs`` as the split ``predict``."""
+        self._examples["predict"] = self.load_inputs(inputs)
+
+    def load_inputs(self, inputs: Sequence[str]) -> Examples:
+        """Examples without targets, one for each input, in order."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the run is: full epochs, and batches done of the next one; and the data that it was with."""
+        assert self.trainer is not None
+        loop = self.trainer.fit_loop
+        epochs, batches = loop.epoch_progress.current.started, loop.epoch_loop.batch_progress.current.processed
+        if batches < self.trainer.num_training_batches:
+            position = (epochs - 1, batches)
+        else:
+            position = (epochs, 0)
+        return {"position": list(position), "fingerprint": self.fingerprint(), "world_size": self.trainer.world_size}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go to where a run was.
+
+        Raises:
+            CheckpointError: other training data, or another number of processes.
+        """
+        assert self.trainer is not None
+        if state_dict["fingerprint"] != self.fingerprint():
+            raise CheckpointError("the training data is not what this run began with: restore it, or begin a new run")
+        if state_dict["world_size"] != self.trainer.world_size:
+            raise CheckpointError(
+                f"this run was trained by {state_dict['world_size']} process(es) and cannot go on with "
+                f"{self.trainer.world_size}: batches would differ; use as many devices as before, or begin a new run"
+            )
+        self._position = (state_dict["position"][0], state_dict["position"][1])

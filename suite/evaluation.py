@@ -1,0 +1,47 @@
+"""``evaluate``: the figures of a checkpoint on a split, and what it generated, line by line."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from suite.cli import Domains
+from suite.closing import figure_lines
+from suite.console import report
+from suite.errors import SuiteError
+from suite.parser import SuiteParser
+from suite.restore import restore
+
+
+def evaluate(arguments: Sequence[str], domains: Domains) -> None:
+    """Evaluate ``--checkpoint`` on ``--data.split``; ``--output`` keeps each result as a line of JSON."""
+    module, data, trainer, options = restore("evaluate", arguments, domains, add=_add)
+    data.test_split = options.split
+    data.examples(options.split)
+    module.kept = []
+    trainer.test(module, datamodule=data, verbose=False)
+    report(f"{options.split}: {len(data.examples(options.split).lengths):,} examples")
+    figures = {name.removeprefix("test/"): float(value) for name, value in trainer.callback_metrics.items()}
+    for line in figure_lines(figures, module):
+        report(line)
+    if options.output is not None:
+        write_results(Path(options.output), sorted(module.kept, key=lambda each: each["index"]))
+        report(f"Written to {options.output}")
+
+
+def _add(parser: SuiteParser) -> None:
+    parser.add_argument("--data.split", dest="split", type=str, default="test", help="Which split of the data.")
+    parser.add_argument("--output", type=str | None, default=None, help="File for the results, one JSON line each.")
+
+
+def write_results(path: Path, results: list[dict[str, Any]]) -> None:
+    """Write results as JSON lines.
+
+    Raises:
+        SuiteError: the file cannot be written.
+    """
+    text = "".join(json.dumps(result, ensure_ascii=False) + "\n" for result in results)
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SuiteError(f"{path}: cannot be written ({error.strerror}): choose another --output") from None

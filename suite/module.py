@@ -1,0 +1,151 @@
+"""SuiteModule: what every domain's LightningModule inherits, so that a domain writes its forward pass and little else.
+
+A domain writes ``compute(batch) -> StepOutput``. The loss that it hands over is a *sum* with its *weight* (tokens,
+samples, frames). Gradients of sums are added up over accumulation steps and ranks and divided once, by the total
+weight, just before the optimiser step: batches of unequal weight then count each token alike, and two processes make
+the step that one process makes with the same examples.
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, NamedTuple, cast
+
+import torch
+import torch.distributed
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from suite.metrics import WeightedMean
+from suite.optim import OptimConfig, add_penalties, build_optimizer
+
+Split = Literal["val", "test"]
+
+
+class StepOutput(NamedTuple):
+    """What ``compute`` gives: ``loss_sum`` (scalar), the ``weight`` it sums over (scalar), and anything for metrics."""
+
+    loss_sum: Tensor
+    weight: Tensor
+    outputs: Any = None
+
+
+class TrainingStep(NamedTuple):
+    """One optimiser step over all ranks: mean ``loss``, ``weight``, and gradient ``norm`` before clipping."""
+
+    loss: Tensor
+    weight: Tensor
+    norm: Tensor
+
+
+class SuiteModule(LightningModule):
+    """Shared steps, logging and optimisers.
+
+    Args:
+        assets: plain data that travels with the weights (tokenizers, labels), as the data module made it.
+        optim: the optimiser and its schedule.
+    """
+
+    monitor: ClassVar[str] = "val/loss"
+    monitor_mode: ClassVar[Literal["min", "max"]] = "min"
+    unit: ClassVar[str] = "samples"
+
+    def __init__(self, assets: dict[str, Any], *, optim: OptimConfig | None = None) -> None:
+        super().__init__()
+        self.assets = assets
+        self.optim = optim or OptimConfig()
+        self.last_step: TrainingStep | None = None
+        self.kept: list[dict[str, Any]] | None = None
+        self._totals: list[Tensor] = []
+        self.evaluation = nn.ModuleDict(
+            {split: nn.ModuleDict({"loss": WeightedMean(), **self.make_metrics()}) for split in ("val", "test")}
+        )
+
+    def compute(self, batch: Any) -> StepOutput:
+        """Forward pass and loss of one batch."""
+        raise NotImplementedError
+
+    def make_metrics(self) -> dict[str, Metric]:
+        """New metric objects beside the loss, by the name that they are logged under."""
+        return {}
+
+    def update_metrics(self, metrics: dict[str, Metric], batch: Any, output: StepOutput) -> None:
+        """Update the objects of ``make_metrics`` with one evaluated batch."""
+
+    def results(self, split: Split) -> dict[str, float]:
+        """The figures of the last evaluation on this process, computed over all of them."""
+        metrics = cast(nn.ModuleDict, self.evaluation[split])
+        return {name: float(cast(Metric, metric).compute()) for name, metric in metrics.items()}
+
+    def keep(self, results: list[dict[str, Any]]) -> None:
+        """Hold on to what was generated in an evaluation, if somebody set ``kept`` to a list."""
+        if self.kept is not None:
+            self.kept.extend(results)
+
+    def signatures(self) -> dict[str, str]:
+        """For metrics of which there are variants: which one was computed, by name."""
+        return {}
+
+    def sample_table(self, batch: Any) -> tuple[Sequence[str], list[list[Any]]] | None:
+        """Columns and rows that show what the model makes of ``batch``; ``None`` without."""
+        return None
+
+    def sample_figure(self, batch: Any) -> Any:
+        """A matplotlib figure of what happens inside the model on ``batch``; ``None`` without."""
+        return None
+
+    @staticmethod
+    def lines(result: dict[str, Any]) -> list[str]:
+        """A result of ``predict_step`` as the lines of ``--format text``."""
+        raise NotImplementedError
+
+    def training_step(self, batch: Any, batch_index: int) -> Tensor:
+        output = self.compute(batch)
+        self._totals.append(torch.stack([output.loss_sum.detach().float(), output.weight.float()]))
+        # Lightning divides by the accumulation steps; the only division here is the one by the whole weight.
+        return output.loss_sum * self.trainer.accumulate_grad_batches
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Divide by the whole weight, add penalties, measure the norm and clip: called before each optimiser step."""
+        totals = torch.stack(self._totals).sum(dim=0)
+        self._totals.clear()
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(totals)
+        loss_sum, weight = totals.unbind()
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        # Distributed strategies average gradients over ranks: multiplying by their number makes it the sum again.
+        scale = self.trainer.world_size / weight.clamp_min(torch.finfo(weight.dtype).tiny)
+        penalised = bool(self.optim.l1 or self.optim.l2)
+        if penalised:
+            torch._foreach_mul_(gradients, scale)
+            add_penalties(parameters, l1=self.optim.l1, l2=self.optim.l2)
+            scale = torch.ones_like(scale)
+        norm = torch.nn.utils.get_total_norm(gradients) * scale
+        if gradient_clip_val and gradient_clip_algorithm != "value":
+            scale = scale * (gradient_clip_val / (norm + 1e-6)).clamp(max=1.0)
+        torch._foreach_mul_(gradients, scale)
+        if gradient_clip_val and gradient_clip_algorithm == "value":
+            torch.nn.utils.clip_grad_value_(parameters, gradient_clip_val)
+        self.last_step = TrainingStep(loss_sum / weight, weight, norm)
+
+    def validation_step(self, batch: Any, batch_index: int) -> None:
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: Any, batch_index: int) -> None:
+        self._evaluate("test", batch)
+
+    def _evaluate(self, split: Split, batch: Any) -> None:
+        output = self.compute(batch)
+        metrics = dict(cast(nn.ModuleDict, self.evaluation[split]).items())
+        cast(WeightedMean, metrics["loss"]).update(output.loss_sum, output.weight)
+        self.update_metrics(cast(dict[str, Metric], metrics), batch, output)
+        for name, metric in metrics.items():
+            self.log(f"{split}/{name}", cast(Metric, metric), on_step=False, on_epoch=True, batch_size=1)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return build_optimizer(self, self.optim)

@@ -1,0 +1,186 @@
+"""The command line: groups typed by constructors' signatures, one-line errors with the nearest name.
+
+A plain jsonargparse parser, not LightningCLI: see docs/architecture.md for the trial of both.
+"""
+
+import difflib
+import inspect
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from jsonargparse import ArgumentParser, Namespace
+from lightning.pytorch import Trainer
+
+from suite.config import plain
+from suite.domain import Domain, Task
+from suite.errors import UsageError
+from suite.optim import OptimConfig
+from suite.tracking import TrackingConfig
+
+# What a run owns itself: its folder, loggers, checkpoints, sampler; what inherits from a plugin is code, not a setting.
+_OWNED = {
+    "logger", "plugins", "default_root_dir", "use_distributed_sampler", "enable_checkpointing", "barebones",
+    "fast_dev_run", "reload_dataloaders_every_n_epochs", "model_registry", "sync_batchnorm", "inference_mode",
+    "overfit_batches", "enable_model_summary", "enable_autolog_hparams",
+}  # fmt: skip
+# What a run that predicts or evaluates still has a say in.
+_EVALUATION_TRAINER = {"accelerator", "devices", "num_nodes", "strategy", "precision"}
+_FIXED = {"assets", "optim", "decoding", "seed"}
+
+
+class SuiteParser(ArgumentParser):
+    """Raises ``UsageError`` with one line where argparse would print its usage and exit."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]
+        raise UsageError(self.one_line(message))
+
+    def one_line(self, message: str) -> str:
+        """The message without line breaks, with the nearest known name where one was not recognised."""
+        text = " ".join(str(message).split())
+        # In configuration files a key is named without dashes.
+        found = re.search(r"(?:unrecognized arguments: |Unrecognized arguments: )(\S+)", text)
+        found = found or re.search(r"(?:does not accept|Key|key|option|nested key) [\"']?([A-Za-z_][\w.]*)[\"']?", text)
+        if found is None:
+            return text
+        near = _nearest(found.group(1).split("=")[0].lstrip("-"), {action.dest for action in self._actions})
+        return f"{text}: did you mean --{near}?" if near else text
+
+
+def _nearest(given: str, known: Iterable[str]) -> str | None:
+    """The known name that ``given`` was meant to be: alike as a whole, or in its last part (``hiden``)."""
+    names = sorted(name for name in known if name and name not in ("help", given))
+    whole = difflib.get_close_matches(given, names, n=1, cutoff=0.85)
+    if whole:
+        return whole[0]
+    group, last = given.split(".")[0], given.split(".")[-1]
+    by_part: dict[str, str] = {}
+    for name in names:
+        if name.split(".")[0] == group or "." not in given:
+            for part in (name.split(".")[-1], name.split(".")[-1].split("_")[0]):
+                by_part.setdefault(part, name)
+    near = difflib.get_close_matches(last, sorted(by_part), n=1, cutoff=0.6)
+    return by_part[near[0]] if near else next(iter(difflib.get_close_matches(given, names, n=1, cutoff=0.6)), None)
+
+
+def _add_source(parser: SuiteParser, domain: Domain, task: str | None) -> None:
+    tasks: Any = Literal[tuple(sorted(domain.tasks))]  # type: ignore[misc]
+    parser.add_argument("--domain", type=Literal[domain.name], default=domain.name, help="Which application.")  # type: ignore[arg-type, valid-type]
+    parser.add_argument("--task", type=tasks, default=task or domain.default, help="What to train in it.")
+
+
+def fit_parser(domain: Domain, task_name: str, *, defaults: Path | None) -> SuiteParser:
+    """The parser of ``fit``: run, model, data, optimiser, tracking, trainer, in that order.
+
+    Raises:
+        UsageError: the file of defaults is missing.
+    """
+    task = domain.task(task_name)
+    if defaults is not None and not defaults.is_file():
+        raise UsageError(f"{defaults}: the defaults of {domain.name} {task_name} are missing: restore the file")
+    parser = SuiteParser(
+        prog="fit.py", allow_abbrev=False, usage="fit.py --domain NAME [-c RECIPE] [--model.x ...] [--data.y ...]",
+        default_config_files=[str(defaults)] if defaults else [],
+        description=f"Train {task_name} in domain {domain.name}. Precedence: flag, recipe (-c), {_shown(defaults)}.",
+    )  # fmt: skip
+    _add_source(parser, domain, task_name)
+    parser.add_argument("-c", "--config", action="config", help="A recipe: a YAML file of the settings below.")
+    parser.add_argument("--seed", type=int, default=0, help="Decides initial weights, orders, dropout.")
+    parser.add_argument(
+        "--threads", type=int, default=1,
+        help="CPU threads inside an operation. Small recurrent steps gain little from more, and on cores that others "
+        "use too become a hundred times slower.",
+    )  # fmt: skip
+    parser.add_argument("--runs", type=str, default="runs", help="Folder of all runs.")
+    parser.add_argument("--name", type=str | None, default=None, help="Name of this run; the time if not given.")
+    parser.add_argument(
+        "--resume", type=str | None, default=None,
+        help="Go on with a stopped run: a checkpoint, a run folder, or auto for the newest run.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--checkpoint_every", type=int | None, default=None,
+        help="Also save last.ckpt every so many optimiser steps.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--patience", type=int | None, default=None,
+        help="Stop early after so many validations without improvement of the monitored metric.",
+    )  # fmt: skip
+    parser.add_argument("--samples", type=int, default=8, help="Validation examples shown after each validation.")
+    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
+    _add_settings(parser, task)
+    parser.add_class_arguments(OptimConfig, "optim", instantiate=False)
+    parser.add_class_arguments(TrackingConfig, "tracking", instantiate=False)
+    parser.add_class_arguments(Trainer, "trainer", skip=_OWNED & _arguments(Trainer), instantiate=False, sub_configs=True)
+    return parser
+
+
+def _add_settings(parser: SuiteParser, task: Task) -> None:
+    parser.add_class_arguments(task.module, "model", skip=_FIXED & _arguments(task.module), instantiate=False)
+    parser.add_class_arguments(task.data, "data", skip=_FIXED & _arguments(task.data), instantiate=False)
+    if task.decoding is not None:
+        parser.add_class_arguments(task.decoding, "decoding", instantiate=False)
+
+
+def checkpoint_parser(verb: str, task: Task, *, add: Callable[[SuiteParser], None]) -> SuiteParser:
+    """The parser of ``evaluate`` and ``predict``: data, decoding and trainer; nothing that was trained.
+
+    ``add`` declares what the verb has of its own, ahead of the groups.
+    """
+    parser = SuiteParser(
+        prog=f"{verb}.py", allow_abbrev=False, usage=f"{verb}.py --checkpoint FILE [--data.x ...] [--trainer.y ...]",
+        description="Settings that are not given are those of the checkpoint.",
+    )  # fmt: skip
+    parser.add_argument("--checkpoint", type=str, required=True, help="A checkpoint, or a run folder: its best one.")
+    parser.add_argument("--config", action="config", help="A YAML file of the settings below.")
+    add(parser)
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads inside an operation.")
+    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
+    if task.decoding is not None:
+        parser.add_class_arguments(task.decoding, None, instantiate=False)
+    trained = (_FIXED | task.data.trained_settings) & _arguments(task.data)
+    parser.add_class_arguments(task.data, "data", skip=set(trained), instantiate=False)
+    others = _arguments(Trainer) - _EVALUATION_TRAINER
+    parser.add_class_arguments(Trainer, "trainer", skip=others, instantiate=False, sub_configs=True)
+    return parser
+
+
+def recipes_first(argv: Sequence[str]) -> list[str]:
+    """The same arguments with every ``-c FILE`` ahead, so that flags win wherever they stand on the line."""
+    recipes: list[str] = []
+    rest: list[str] = []
+    arguments = iter(argv)
+    for argument in arguments:
+        if argument in ("-c", "--config"):
+            recipes += [argument, *([value] if (value := next(arguments, None)) is not None else [])]
+        elif argument.startswith("--config="):
+            recipes.append(argument)
+        else:
+            rest.append(argument)
+    return recipes + rest
+
+
+def refuse_trained(argv: Iterable[str], task: Task) -> None:
+    """Say why a flag that would change what was trained is not there.
+
+    Raises:
+        UsageError: naming the flag.
+    """
+    fixed = ("model.", "optim.", *(f"data.{name}" for name in task.data.trained_settings))
+    for argument in argv:
+        name = argument.lstrip("-").split("=")[0]
+        if argument.startswith("--") and name.startswith(fixed):
+            raise UsageError(f"--{name} cannot change what was trained: it comes from the checkpoint")
+
+
+def _arguments(kind: type) -> set[str]:
+    return set(inspect.signature(kind).parameters)
+
+
+def _shown(path: Path | None) -> str:
+    return "defaults" if path is None else f"configs/{path.parent.name}/{path.name}"
+
+
+def settings_of(config: Namespace, *, without: Iterable[str]) -> dict[str, Any]:
+    """A parsed command line as plain settings."""
+    return {key: value for key, value in plain(config).items() if key not in set(without)}

@@ -1,0 +1,6 @@
+"""Recurrent encoders; useful without Lightning: ``from suite.recurrent import RecurrentEncoder``."""
+
+from suite.recurrent.encoder import Encoded, RecurrentEncoder
+from suite.recurrent.fused import FusedCell, State
+
+__all__ = ["Encoded", "FusedCell", "RecurrentEncoder", "State"]

@@ -1,0 +1,133 @@
+"""From a checkpoint to a model that evaluates and predicts: nothing else is needed."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch import Trainer
+
+from suite import run_folder
+from suite.checkpoint import RECORD_KEY, read
+from suite.cli import Domains
+from suite.config import build
+from suite.data import SuiteDataModule
+from suite.domain import Domain, Task
+from suite.errors import CheckpointError, UsageError
+from suite.module import SuiteModule
+from suite.optim import OptimConfig
+from suite.parser import SuiteParser, checkpoint_parser, recipes_first, refuse_trained, settings_of
+from suite.trainer import quiet_libraries, refuse_strategy
+
+
+class Restored(NamedTuple):
+    """What evaluate and predict work with."""
+
+    module: SuiteModule
+    data: SuiteDataModule
+    trainer: Trainer
+    options: Any
+
+
+def load_module(path: str | Path, *, load: Callable[[str], Any], decoding: Any = None) -> SuiteModule:
+    """The trained module of a checkpoint, in eval mode, for notebooks: ``load_module(path, load=domains.load)``.
+
+    Raises:
+        CheckpointError: a damaged or foreign checkpoint.
+    """
+    checkpoint = read(path)
+    task = _task_of(checkpoint[RECORD_KEY]["settings"], load, path)
+    return _module_of(checkpoint, task, decoding, path)
+
+
+def _task_of(settings: dict[str, Any], load: Callable[[str], Any], path: str | Path) -> Task:
+    try:
+        domain: Domain = load(settings["domain"])
+        return domain.task(settings["task"])
+    except (ImportError, AttributeError, KeyError, UsageError) as error:
+        raise CheckpointError(f"{path}: its domain or task is not known here ({error})") from None
+
+
+def _module_of(checkpoint: dict[str, Any], task: Task, decoding: Any, path: str | Path) -> SuiteModule:
+    record = checkpoint[RECORD_KEY]
+    settings = record["settings"]
+    fixed: dict[str, Any] = {"assets": record["assets"], "optim": build(OptimConfig, settings["optim"])}
+    if task.decoding is not None:
+        fixed["decoding"] = decoding or build(task.decoding, settings["decoding"])
+    module: SuiteModule = build(task.module, settings["model"], **fixed)
+    try:
+        module.load_state_dict(checkpoint["state_dict"])
+    except (KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path}: its weights do not fit its settings ({reason[:300]})") from None
+    return module.eval()
+
+
+def best_of(path: str) -> Path:
+    """The checkpoint that ``--checkpoint`` means: a file, or the best of a run folder (the last, without a best)."""
+    given = Path(path)
+    if not given.is_dir():
+        return given
+    best = given / run_folder.CHECKPOINTS / "best.ckpt"
+    return best if best.is_file() else run_folder.newest_checkpoint(given)
+
+
+def restore(
+    verb: str, arguments: Sequence[str], domains: Domains, *, add: Callable[[SuiteParser], None]
+) -> Restored:
+    """Read ``--checkpoint``, then the rest of the command line over its settings.
+
+    Raises:
+        UsageError: ``--checkpoint`` is missing, or a flag would change what was trained.
+        CheckpointError: a damaged or foreign checkpoint.
+    """
+    quiet_libraries()
+    path = best_of(_peek(verb, arguments))
+    checkpoint = read(path)
+    settings = checkpoint[RECORD_KEY]["settings"]
+    task = _task_of(settings, domains.load, path)
+    refuse_trained(arguments, task)
+    parser = checkpoint_parser(verb, task, add=add)
+    kept = {key: value for key, value in settings["data"].items() if key not in task.data.trained_settings}
+    base = {"data": kept, **settings.get("decoding", {})}
+    parsed = parser.parse_args(["--config", json.dumps(base), *recipes_first(arguments)])
+    options = parser.instantiate(parsed)
+    torch.set_num_threads(options.threads)
+    decoding = None
+    if task.decoding is not None:
+        decoding = task.decoding(**{name: options[name] for name in settings["decoding"]})
+    module = _module_of(checkpoint, task, decoding, path)
+    trained = {key: value for key, value in settings["data"].items() if key in task.data.trained_settings}
+    data: SuiteDataModule = build(
+        task.data,
+        {**settings_of(parsed, without=())["data"], **trained},
+        seed=settings["seed"],
+        assets=checkpoint[RECORD_KEY]["assets"],
+    )
+    return Restored(module, data, _trainer(options), options)
+
+
+def _peek(verb: str, arguments: Sequence[str]) -> str:
+    given = [argument for argument in arguments if argument.startswith("--checkpoint")]
+    if not given and not {"-h", "--help"} & set(arguments):
+        raise UsageError(f"--checkpoint is missing: use {verb}.py --checkpoint FILE (or a run folder)")
+    for position, argument in enumerate(arguments):
+        if argument == "--checkpoint" and position + 1 < len(arguments):
+            return arguments[position + 1]
+        if argument.startswith("--checkpoint="):
+            return argument.removeprefix("--checkpoint=")
+    raise UsageError(f"--checkpoint needs a value: {verb}.py --checkpoint FILE (or a run folder); --help needs it too")
+
+
+def _trainer(options: Any) -> Trainer:
+    settings = dict(vars(options.trainer))
+    refuse_strategy(settings.get("strategy"))
+    return Trainer(
+        **settings,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )

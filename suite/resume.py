@@ -1,0 +1,46 @@
+"""Going on with a run: which settings may differ from those that it began with."""
+
+from typing import Any
+
+from suite.errors import UsageError
+
+# None of these touches the order of examples, a random draw or an update. More epochs stretch schedules that end.
+MAY_CHANGE = (
+    "trainer.max_epochs",
+    "trainer.max_steps",
+    "trainer.max_time",
+    "trainer.enable_progress_bar",
+    "data.num_workers",
+    "tracking.",
+    "samples",
+)
+
+
+def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict) and value:
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def refuse_changes(old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Compare the settings asked for with those that a run began with.
+
+    Raises:
+        UsageError: naming each setting that differs and may not.
+    """
+    before, after = flatten(old), flatten(new)
+    changed = [
+        f"{key} (was {before.get(key)}, now {after.get(key)})"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key) and not key.startswith(MAY_CHANGE)
+    ]
+    if changed:
+        raise UsageError(
+            f"--resume goes on with the settings of the run; these differ: {', '.join(changed)}. "
+            f"Leave them out, or begin a new run; what may change: {', '.join(MAY_CHANGE)}"
+        )

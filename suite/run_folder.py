@@ -1,0 +1,88 @@
+"""A run and the folder that it leaves: ``runs/<domain>/<name>/``. A name that exists is never written over."""
+
+import os
+import time
+from pathlib import Path
+
+from suite.checkpoint import verify
+from suite.console import is_first_process, notice
+from suite.errors import CheckpointError, SuiteError, UsageError
+
+CONFIG = "config.yaml"
+CHECKPOINTS = "checkpoints"
+_SHARED_NAME = "SUITE_RUN_FOLDER"
+
+
+def create(root: Path, domain: str, name: str | None) -> Path:
+    """Make the folder of a new run, named by the time where no name is given.
+
+    Processes that the first one starts find its choice in the environment.
+
+    Raises:
+        UsageError: the run exists, or its name is no folder name.
+        SuiteError: the folder cannot be made.
+    """
+    if _SHARED_NAME in os.environ and not is_first_process():
+        return Path(os.environ[_SHARED_NAME])
+    if name is not None and (not name or name in (".", "..") or "/" in name or "\\" in name):
+        raise UsageError(f"--name {name!r}: allowed is one folder name, without slashes")
+    folder = root / domain / (name or _free_name(root / domain))
+    if is_first_process():
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            raise UsageError(f"{folder}: this run exists: choose another --name, or go on with --resume {folder}") from None
+        except OSError as error:
+            raise SuiteError(f"{folder}: cannot make the run folder ({error.strerror}): choose another --runs") from None
+        os.environ[_SHARED_NAME] = str(folder.resolve())
+    return folder
+
+
+def _free_name(parent: Path) -> str:
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    names = (stamp if number == 1 else f"{stamp}-{number}" for number in range(1, 1000))
+    return next(name for name in names if not (parent / name).exists())
+
+
+def find_checkpoint(resume: str, root: Path, domain: str) -> Path:
+    """The checkpoint that ``--resume`` means: a file, a run folder, or ``auto`` for the newest run of the domain.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    if resume != "auto":
+        path = Path(resume)
+        return newest_checkpoint(path) if path.is_dir() else path
+    runs = [folder for folder in (root / domain).glob("*") if (folder / CHECKPOINTS).is_dir()]
+    for folder in sorted(runs, key=_age, reverse=True):
+        try:
+            return newest_checkpoint(folder)
+        except CheckpointError as error:
+            notice(f"resume: {error}")
+    raise CheckpointError(f"--resume auto: no run under {root / domain} has a checkpoint: begin one without --resume")
+
+
+def newest_checkpoint(folder: Path) -> Path:
+    """The newest checkpoint of a run that is whole; damaged ones are named and passed over.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    inside = folder / CHECKPOINTS if (folder / CHECKPOINTS).is_dir() else folder
+    for path in sorted(inside.glob("*.ckpt"), key=_order, reverse=True):
+        try:
+            verify(path)
+        except CheckpointError as error:
+            notice(f"resume: {error}")
+            continue
+        return path
+    raise CheckpointError(f"{folder}: no checkpoint that is whole: begin a new run")
+
+
+def _order(path: Path) -> tuple[int, bool]:
+    # A best that is also the last has the same time: the last then comes first.
+    return path.stat().st_mtime_ns, path.name == "last.ckpt"
+
+
+def _age(folder: Path) -> int:
+    return max((path.stat().st_mtime_ns for path in (folder / CHECKPOINTS).glob("*.ckpt")), default=0)

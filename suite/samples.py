@@ -1,0 +1,58 @@
+"""A fixed handful of validation examples, shown the same way after each validation: in W&B and in the run folder."""
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import numpy
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from suite.callbacks import is_training_validation
+from suite.data import SuiteDataModule
+from suite.module import SuiteModule
+from suite.seeding import mix
+from suite.tracking import log_image, log_table, logged_step
+
+
+class Samples(Callback):
+    """Logs ``module.sample_table`` and ``module.sample_figure`` for the same examples after each validation.
+
+    Args:
+        folder: where the table (JSON lines) and the figure (PNG) of each validation are kept as files.
+        count: how many examples.
+    """
+
+    def __init__(self, folder: Path, *, count: int = 8) -> None:
+        self.folder, self.count = folder, count
+        self._batch: Any = None
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not is_training_validation(trainer) or not trainer.is_global_zero or self.count < 1:
+            return
+        module, step = cast(SuiteModule, pl_module), logged_step(trainer)
+        batch = self._fixed_batch(trainer, module)
+        with trainer.precision_plugin.forward_context(), torch.no_grad():
+            table, figure = module.sample_table(batch), module.sample_figure(batch)
+        if table is not None:
+            columns, rows = table
+            self._write(f"step-{step:07d}.jsonl", columns, rows)
+            log_table(trainer.loggers, "samples/table", columns, rows, step)
+        if figure is not None:
+            figure.savefig(self.folder / f"step-{step:07d}.png", dpi=80)
+            log_image(trainer.loggers, "samples/figure", self.folder / f"step-{step:07d}.png", step)
+
+    def _fixed_batch(self, trainer: Trainer, module: SuiteModule) -> Any:
+        if self._batch is None:
+            data = cast(SuiteDataModule, trainer.datamodule)  # type: ignore[attr-defined]
+            examples = data.examples("val")
+            total = len(examples.lengths)
+            chosen = numpy.random.default_rng(mix(data.seed, "samples")).permutation(total)[: self.count]
+            batch = data.collate([examples.fetch(int(index), 0) for index in sorted(chosen)])
+            self._batch = trainer.strategy.batch_to_device(batch, module.device)
+        return self._batch
+
+    def _write(self, name: str, columns: Any, rows: list[list[Any]]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lines = [json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) for row in rows]
+        (self.folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,0 +1,42 @@
+"""Lengths, masks and padding: the conventions that every other file relies on.
+
+Sequences are batch first, padded at the end, with explicit ``lengths (B,)``; a mask is True where valid.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def length_mask(lengths: Tensor, size: int | None = None) -> Tensor:
+    """Mask ``(B, size)``, True where ``position < length``; ``size`` defaults to the longest length."""
+    size = int(lengths.max()) if size is None else size
+    return torch.arange(size, device=lengths.device).unsqueeze(0) < lengths.unsqueeze(1)
+
+
+def pad_sequences(sequences: Sequence[Sequence[int] | Tensor], *, value: int | float = 0) -> tuple[Tensor, Tensor]:
+    """Stack rows of unequal length into ``(B, T, ...)`` with ``value`` after each end, and their lengths ``(B,)``."""
+    rows = [row if isinstance(row, Tensor) else torch.tensor(row, dtype=torch.long) for row in sequences]
+    lengths = torch.tensor([len(row) for row in rows], dtype=torch.long)
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=float(value)), lengths
+
+
+def reverse_valid(inputs: Tensor, lengths: Tensor) -> Tensor:
+    """Reverse the valid part of each row of ``inputs (B, T, ...)`` in time; padding stays where it is."""
+    positions = torch.arange(inputs.size(1), device=inputs.device).unsqueeze(0)
+    ends = lengths.unsqueeze(1)
+    index = torch.where(positions < ends, ends - 1 - positions, positions)
+    return inputs.gather(1, index.view(*index.shape, *[1] * (inputs.dim() - 2)).expand_as(inputs))
+
+
+def last_valid(inputs: Tensor, lengths: Tensor) -> Tensor:
+    """The last valid step of each row: ``(B, T, ...)`` to ``(B, ...)``. Rows of length zero give their first step."""
+    rows = torch.arange(inputs.size(0), device=inputs.device)
+    return inputs[rows, (lengths - 1).clamp_min(0)]
+
+
+def mask_steps(inputs: Tensor, lengths: Tensor) -> Tensor:
+    """Zero the padding of ``inputs (B, T, D)``; their gradient there is zero as well, whatever they held."""
+    mask = length_mask(lengths, inputs.size(1))
+    return inputs.masked_fill(~mask.view(*mask.shape, *[1] * (inputs.dim() - 2)), 0.0)

@@ -1,0 +1,276 @@
+"""Reading rows of text from files: lines, line-aligned files and tables with named columns.
+
+Nothing is skipped and nothing is repaired: a file is read whole or refused with its name, its line and what to do.
+Lines end at ``\\n`` or ``\\r\\n`` only, because the other separators of Unicode (which ``str.splitlines`` cuts at)
+occur inside real sentences and would shift one side of a parallel corpus against the other.
+"""
+
+import csv
+import difflib
+import gzip
+import io
+import json
+import os
+import random
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NoReturn, get_args
+
+from suite.errors import DataError, UsageError, gather
+
+TableFormat = Literal["csv", "tsv", "jsonl", "parquet"]
+Row = tuple[str, ...]
+_BOM = b"\xef\xbb\xbf"
+_FIELD_LIMIT = 2**31 - 1
+
+
+def read_lines(path: str | os.PathLike[str], *, encoding: str = "utf-8") -> list[str]:
+    """The lines of a text file, plain or ``.gz``, without their ends; a UTF-8 byte order mark is dropped.
+
+    Raises DataError for a file that is missing, empty, a damaged gzip, or has bytes that are not ``encoding``
+    (with the lines and bytes), UsageError for an encoding that Python does not know.
+    """
+    text = _text(Path(path), encoding=encoding)
+    lines = text.replace("\r\n", "\n").split("\n")
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def read_parallel(paths: Sequence[str | os.PathLike[str]]) -> list[Row]:
+    """Line ``i`` of every file as one row. Raises DataError as ``read_lines``, and for unequal numbers of lines."""
+    if not paths:
+        raise UsageError("no files were named: parallel text needs at least one")
+    sides: list[list[str]] = []
+    problems: list[str] = []
+    for path in paths:
+        try:
+            sides.append(read_lines(path))
+        except DataError as error:
+            problems.append(str(error))
+    gather(problems)
+    if len({len(side) for side in sides}) > 1:
+        counts = ", ".join(f"{path} has {len(side)}" for path, side in zip(paths, sides, strict=True))
+        raise DataError(f"parallel files must have as many lines each: {counts}; align them line by line")
+    return list(zip(*sides, strict=True))
+
+
+def read_table(path: str | os.PathLike[str], *, columns: Sequence[str], format: TableFormat | None = None) -> list[Row]:
+    """The named ``columns`` of a table, one tuple a row, in the order asked for; every value as text.
+
+    ``format`` is taken from the ending when it is None: ``.csv`` (with quoting), ``.tsv`` (without), ``.jsonl``, each
+    also with ``.gz``, and ``.parquet``. CSV and TSV need a header. Numbers of JSON and Parquet become their text.
+    Raises DataError, with all problems of the file at once, for missing columns (listing those there are), rows of
+    another width than the header, nulls, damaged lines and wrong bytes; UsageError for an unknown ending.
+    """
+    file = Path(path)
+    if not columns or isinstance(columns, str):
+        raise UsageError(f"{file}: columns must name the columns to read as a list, not {columns!r}")
+    readers = {"csv": _read_csv, "tsv": _read_tsv, "jsonl": _read_jsonl, "parquet": _read_parquet}
+    rows = readers[format or _format_of(file)](file, tuple(columns))
+    if not rows:
+        raise DataError(f"{file}: the table has no rows")
+    return rows
+
+
+def hold_out(rows_count: int, *, fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    """Indices of the rows that are kept and of those held out, both ascending, a function of the arguments alone.
+
+    About ``fraction`` of the rows are held out, but at least one row is on each side. Raises UsageError for a fraction
+    that is not between 0 and 1, DataError for fewer than two rows.
+    """
+    if not 0 < fraction < 1:
+        raise UsageError(f"the held-out fraction must lie between 0 and 1 (both excluded), not {fraction}")
+    if rows_count < 2:
+        raise DataError(f"{rows_count} row(s) cannot be split: at least one row to keep and one to hold out are needed")
+    # Sorting by random() rather than shuffle(): only random() is promised to stay the same in later Pythons.
+    draw = random.Random(f"hold out {seed}")
+    keys = [draw.random() for _ in range(rows_count)]
+    order = sorted(range(rows_count), key=keys.__getitem__)
+    count = min(max(1, round(rows_count * fraction)), rows_count - 1)
+    return sorted(order[count:]), sorted(order[:count])
+
+
+def data_folder(name: str, *, files: Sequence[str]) -> Path:
+    """The folder ``$SUITE_DATA_DIR/<name>``, which holds ``files``; DataError says which files to put where."""
+    wanted = ", ".join(files)
+    root = os.environ.get("SUITE_DATA_DIR")
+    if not root:
+        raise DataError(f"SUITE_DATA_DIR is not set: point it at the folder in which {name}/ holds {wanted}")
+    folder = Path(root).expanduser() / name
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder (SUITE_DATA_DIR is {root}); make it and put {wanted} there")
+    missing = [file for file in files if not (folder / file).is_file()]
+    if missing:
+        raise DataError(f"{folder} lacks {', '.join(missing)}: put the missing files there (needed: {wanted})")
+    return folder
+
+
+def _read_csv(path: Path, columns: Row) -> list[Row]:
+    text = _text(path)
+    limit = csv.field_size_limit(_FIELD_LIMIT)  # The default of 128 KiB refuses long documents.
+    try:
+        return _select(path, _csv_rows(path, text), columns)
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    """Number of the line on which a row starts, and its fields."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    while True:
+        start = reader.line_num + 1
+        try:
+            yield start, next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise DataError(f"{path}, line {start}: not CSV ({error}); check the quotes of the row") from None
+
+
+def _read_tsv(path: Path, columns: Row) -> list[Row]:
+    lines = read_lines(path)
+    return _select(path, ((number, line.split("\t")) for number, line in enumerate(lines, start=1)), columns)
+
+
+def _select(path: Path, rows: Iterator[tuple[int, list[str]]], columns: Row) -> list[Row]:
+    """The ``columns`` of delimited ``rows``, of which the first is the header."""
+    header = next(rows)[1]
+    _need_columns(path, columns, header)
+    indices = [header.index(column) for column in columns]
+    selected: list[Row] = []
+    problems: list[str] = []
+    for number, fields in rows:
+        if len(fields) == len(header):
+            selected.append(tuple(fields[index] for index in indices))
+        else:
+            problems.append(f"{path}, line {number}: {len(fields)} fields where the header has {len(header)}")
+    gather(problems)
+    return selected
+
+
+def _read_jsonl(path: Path, columns: Row) -> list[Row]:
+    rows: list[Row] = []
+    problems: list[str] = []
+    for number, line in enumerate(read_lines(path), start=1):
+        try:
+            record = json.loads(line, parse_constant=_refuse_constant)
+            if not isinstance(record, dict):
+                raise ValueError("an object in braces is needed")
+            rows.append(tuple(_value(record, column) for column in columns))
+        except (ValueError, RecursionError) as error:
+            problem = f"not JSON ({error})" if isinstance(error, json.JSONDecodeError) else str(error)
+            problems.append(f"{path}, line {number}: {problem}")
+    gather(problems)
+    return rows
+
+
+def _read_parquet(path: Path, columns: Row) -> list[Row]:
+    # Imported where it is used: pyarrow takes longer to load than all the rest of this file.
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    _need_file(path)
+    try:
+        with pq.ParquetFile(path, memory_map=True) as file:
+            _need_columns(path, columns, file.schema_arrow.names)
+            table = file.read(columns=list(dict.fromkeys(columns)))
+            records = table.to_pylist()
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a Parquet file that can be read ({' '.join(str(error).split())})") from None
+    rows: list[Row] = []
+    problems: list[str] = []
+    for number, record in enumerate(records, start=1):
+        try:
+            rows.append(tuple(_value(record, column) for column in columns))
+        except ValueError as error:
+            problems.append(f"{path}, row {number}: {error}")
+    gather(problems)
+    return rows
+
+
+def _value(record: dict[str, Any], column: str) -> str:
+    """A field of a JSON or Parquet record as text; ValueError says what is wrong with it."""
+    if column not in record:
+        raise ValueError(f"no column {column!r}; there are {', '.join(record) or 'none'}")
+    value = record[column]
+    if value is None:
+        raise ValueError(f"column {column!r} is null; fill it in or remove the row")
+    if isinstance(value, bool | int | float):
+        return json.dumps(value)
+    if not isinstance(value, str):
+        raise ValueError(f"column {column!r} is a {type(value).__name__}; text or a number is needed")
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # JSON can spell half of a surrogate pair, which no tokenizer takes.
+        raise ValueError(f"column {column!r} has half of a surrogate pair, which is not a character") from None
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON value")
+
+
+def _need_columns(path: Path, columns: Row, present: Sequence[str]) -> None:
+    gather(
+        [
+            f"{path}: column {column!r} is {'missing' if column not in present else 'there more than once'}; "
+            f"there are {', '.join(present) or 'none'}"
+            for column in columns
+            if present.count(column) != 1
+        ]
+    )
+
+
+def _format_of(path: Path) -> TableFormat:
+    ending = "".join(path.suffixes[-2:] if path.suffix == ".gz" else path.suffixes[-1:])
+    for name in get_args(TableFormat):
+        if ending == f".{name}" or (ending == f".{name}.gz" and name != "parquet"):
+            return name
+    raise UsageError(
+        f"{path}: the ending does not tell the format of the table; "
+        "allowed are .csv, .tsv, .jsonl (each also with .gz) and .parquet, or set the format"
+    )
+
+
+def _text(path: Path, *, encoding: str = "utf-8") -> str:
+    """The decoded content of a file that exists and is not empty."""
+    data = _bytes(path).removeprefix(_BOM)
+    if not data:
+        raise DataError(f"{path}: the file is empty")
+    try:
+        return data.decode(encoding)
+    except LookupError:
+        raise UsageError(f"{path}: {encoding!r} is not the name of an encoding, such as utf-8 or latin-1") from None
+    except UnicodeDecodeError as error:
+        first = error
+    problems = []
+    for number, line in enumerate(data.split(b"\n"), start=1):
+        try:
+            line.decode(encoding)
+        except UnicodeDecodeError as error:
+            byte = f"byte 0x{line[error.start]:02x} at position {error.start + 1}"
+            problems.append(f"{path}, line {number}: {byte} is not {encoding.upper()}; convert the file")
+    gather(problems)
+    raise DataError(f"{path}: not {encoding.upper()} ({first})")  # Encodings that cannot be cut at line ends.
+
+
+def _bytes(path: Path) -> bytes:
+    _need_file(path)
+    try:
+        data = path.read_bytes()
+        return gzip.decompress(data) if path.suffix == ".gz" else data
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{path}: not a whole gzip file ({error}); fetch it again") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _need_file(path: Path) -> None:
+    if path.is_file():
+        return
+    if path.exists():
+        raise DataError(f"{path}: a folder or device where a file is needed")
+    if not path.parent.is_dir():
+        raise DataError(f"{path}: no such file, and no such folder {path.parent}")
+    near = difflib.get_close_matches(path.name, sorted(entry.name for entry in path.parent.iterdir()), n=3)
+    raise DataError(f"{path}: no such file" + (f"; near names there: {', '.join(near)}" if near else ""))

@@ -1,4 +1,4 @@
-"""Measure speed: \`\`python scripts/benchmark.py --domain translation\`\`."""
+"""Measure speed: ``python scripts/benchmark.py --domain translation``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Figures of a checkpoint: \`\`python scripts/evaluate.py --checkpoint RUN_OR_FILE\`\`."""
+"""Figures of a checkpoint: ``python scripts/evaluate.py --checkpoint RUN_OR_FILE``."""
 
 import sys
 

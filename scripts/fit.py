@@ -1,4 +1,4 @@
-"""Train a model: \`\`python scripts/fit.py --domain translation\`\`."""
+"""Train a model: ``python scripts/fit.py --domain translation``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Predict lines: \`\`python scripts/predict.py --checkpoint RUN_OR_FILE [FILE]\`\`."""
+"""Predict lines: ``python scripts/predict.py --checkpoint RUN_OR_FILE [FILE]``."""
 
 import sys
 

@@ -3,9 +3,11 @@
 import json
 import sys
 from collections.abc import Sequence
+from typing import Literal
 
 from suite.cli import Domains
 from suite.console import report
+from suite.errors import DataError
 from suite.parser import SuiteParser
 from suite.restore import restore
 from suite.sources import read_lines
@@ -26,3 +28,26 @@ def predict(arguments: Sequence[str], domains: Domains) -> None:
         else:
             for line in module.lines(result):
                 report(line)
+
+
+def _add(parser: SuiteParser) -> None:
+    parser.add_argument("file", nargs="?", type=str, default=None, help="Inputs, one a line; standard input without.")
+    parser.add_argument("--format", type=Literal["text", "jsonl"], default="text", help="Lines of text, or of JSON.")
+
+
+def _standard_input() -> list[str]:
+    """Lines of standard input.
+
+    Raises:
+        DataError: bytes that are not UTF-8, naming the line.
+    """
+    lines = sys.stdin.buffer.read().split(b"\n")
+    if lines and not lines[-1]:
+        lines.pop()
+    texts = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            texts.append(line.removesuffix(b"\r").decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise DataError(f"standard input, line {number}: not UTF-8 (byte {error.start + 1}): convert it") from None
+    return texts

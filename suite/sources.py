@@ -158,7 +158,9 @@ def _read_jsonl(path: Path, columns: Row) -> list[Row]:
                 raise ValueError("an object in braces is needed")
             rows.append(tuple(_value(record, column) for column in columns))
         except (ValueError, RecursionError) as error:
-            problem = f"not JSON ({error})" if isinstance(error, json.JSONDecodeError) else str(error)
+            problem = str(error)
+            if isinstance(error, json.JSONDecodeError):
+                problem = f"not JSON at position {error.pos + 1} ({error.msg})"
             problems.append(f"{path}, line {number}: {problem}")
     gather(problems)
     return rows

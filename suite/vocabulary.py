@@ -290,9 +290,7 @@ def _train_unigram(
     # Every character is given once by itself. So the training never drops one; else it could neither cut the pieces
     # around that character nor stop (tokenizers 0.23 then loops for ever), and would score it in random order.
     room = size - len(SPECIALS)
-    trainer = trainers.UnigramTrainer(
-        vocab_size=max(room, len(known) + _SLACK), special_tokens=[], show_progress=False
-    )
+    trainer = trainers.UnigramTrainer(vocab_size=max(room, len(known) + _SLACK), special_tokens=[], show_progress=False)
     learned = _learned([*texts, *known], models.Unigram(), trainer, level="unigram")["vocab"]
     # The library adds up in the order of a hash table that differs from run to run, so that scores differ in the last
     # bits: rounding, and an order by score and spelling, leave nothing of it.

@@ -221,8 +221,8 @@ def test_damaged_state_is_refused(change: dict, reason: str):
 def test_foreign_and_incomplete_states_are_refused():
     with pytest.raises(CheckpointError, match="not the state of one"):
         Tokenizer.from_state([1, 2])  # type: ignore[arg-type]
+    state = _SHARED["word"].state()
     with pytest.raises(CheckpointError, match="lacks merges, scores"):
-        state = _SHARED["word"].state()
         Tokenizer.from_state({name: state[name] for name in ("kind", "level", "lowercase", "pieces")})
     with pytest.raises(CheckpointError, match="one score for each piece"):
         Tokenizer.from_state({**_SHARED["unigram"].state(), "scores": [0.0]})
@@ -294,7 +294,7 @@ def test_impossible_settings_are_refused():
     with pytest.raises(UsageError, match="size 4 is too small: at least 5"):
         trained("word", size=4)
     for level in ("bpe", "unigram"):
-        with pytest.raises(UsageError, match="size 6 is too small .* 4 characters, with the special tokens 8"):
+        with pytest.raises(UsageError, match=r"size 6 is too small .* 4 characters, with the special tokens 8"):
             trained(level, ["abc"], size=6)
         assert len(trained(level, ["abc abc"], size=8)) == 8
     with pytest.raises(UsageError, match="allowed are bpe, unigram, word, char"):

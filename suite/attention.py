@@ -16,7 +16,7 @@ AttentionKind = Literal["additive", "dot", "general", "multihead", "none"]
 
 
 class Memory(NamedTuple):
-    """What is attended to: ``values (B, S, M)``, ``keys (B, S, K)`` by ``prepare``, ``mask (B, S)`` True where valid."""
+    """What is attended to: ``values (B, S, M)``, ``keys (B, S, K)`` by ``prepare``, ``mask (B, S)``."""
 
     values: Tensor
     keys: Tensor

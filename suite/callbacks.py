@@ -29,7 +29,7 @@ class StepSeed(Callback):
 class LearningRate(Callback):
     """Sets the learning rate of each parameter group before each step, from the schedule in ``module.optim``.
 
-    The rate is the group's own highest rate times ``schedule_factor``; ``plateau`` multiplies by what it has cut so far.
+    The rate is the group's own highest rate times ``schedule_factor``; ``plateau`` multiplies by its cuts so far.
     """
 
     def __init__(self) -> None:
@@ -114,7 +114,7 @@ class StepLog(Callback):
             return
         self._step = trainer.global_step
         self._pending.append(torch.stack([step.loss * step.weight, step.weight, step.norm]))
-        if self._step % trainer.log_every_n_steps == 0:
+        if self._step % cast(Any, trainer).log_every_n_steps == 0:
             self._log(trainer, cast(SuiteModule, pl_module))
 
     def _start_clock(self) -> None:

@@ -11,7 +11,7 @@ import os
 import shutil
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import torch
 from lightning.pytorch.plugins import CheckpointIO
@@ -62,7 +62,7 @@ def write(checkpoint: dict[str, Any], path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             writer = _DigestWriter(file)
-            torch.save(checkpoint, writer)
+            torch.save(checkpoint, cast(BinaryIO, writer))
             file.flush()
             os.fsync(file.fileno())
         note = json.dumps({"sha256": writer.sha256.hexdigest(), "size": writer.size})

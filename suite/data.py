@@ -5,8 +5,8 @@ draw is a pure function of (seed, epoch, index, rank), so the only state of a ru
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Protocol
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol, cast
 
 import numpy
 import torch
@@ -127,12 +127,10 @@ class SuiteDataModule(LightningDataModule):
             epoch=epoch,
             start_batch=start_batch,
         )
-        # A class attribute would be shadowed by Lightning's own hooks of the same name; a bound method survives workers.
-        collate: Callable[[list[Any]], Any] = self.collate
         return DataLoader(
             _KeyedDataset(examples, self.seed),
-            batch_sampler=sampler,  # type: ignore[arg-type]
-            collate_fn=collate,
+            batch_sampler=sampler,
+            collate_fn=self.collate,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
@@ -163,7 +161,8 @@ class SuiteDataModule(LightningDataModule):
         """Where the run is: full epochs, and batches done of the next one; and the data that it was with."""
         assert self.trainer is not None
         loop = self.trainer.fit_loop
-        epochs, batches = loop.epoch_progress.current.started, loop.epoch_loop.batch_progress.current.processed
+        epochs = cast(Any, loop.epoch_progress.current).started
+        batches = cast(Any, loop.epoch_loop.batch_progress.current).processed
         if batches < self.trainer.num_training_batches:
             position = (epochs - 1, batches)
         else:

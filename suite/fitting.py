@@ -14,7 +14,6 @@ from suite.checkpoint import RECORD_KEY, make_record, read
 from suite.cli import Domains, peek_task
 from suite.closing import report_outcome, test_best
 from suite.console import is_first_process, notice
-from suite.data import SuiteDataModule
 from suite.domain import Domain, Task
 from suite.errors import UsageError
 from suite.metrics_file import MetricsFile
@@ -74,7 +73,7 @@ def _train(
     seed_everything(run.seed, "weights")
     checkpoint = read(source) if source else None
     assets = checkpoint[RECORD_KEY]["assets"] if checkpoint else None
-    data = task.data(**vars(run.data), seed=run.seed, assets=assets)  # type: ignore[call-arg]
+    data = task.data(**vars(run.data), seed=run.seed, assets=assets)
     module = build_module(run, task, data.assets)
     for split in ("train", "val"):
         data.examples(split)

@@ -41,7 +41,7 @@ def linear_cross_entropy(
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         hidden: Tensor,
         weight: Tensor,
@@ -56,7 +56,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         chunk = max(1, CHUNK_ELEMENTS // weight.size(0))
         loss = torch.zeros((), dtype=accumulate, device=hidden.device)
         nll = torch.zeros_like(loss)
-        gradient = torch.empty(len(targets), weight.size(0), dtype=dtype, device=hidden.device) if needs_gradient else None
+        gradient = rows.new_empty(len(targets), weight.size(0)) if needs_gradient else None
         grad_bias = torch.zeros_like(bias)
         for start in range(0, len(targets), chunk):
             part = slice(start, start + chunk)

@@ -33,7 +33,7 @@ _FIXED = {"assets", "optim", "decoding", "seed"}
 class SuiteParser(ArgumentParser):
     """Raises ``UsageError`` with one line where argparse would print its usage and exit."""
 
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise UsageError(self.one_line(message))
 
     def one_line(self, message: str) -> str:
@@ -65,8 +65,8 @@ def _nearest(given: str, known: Iterable[str]) -> str | None:
 
 
 def _add_source(parser: SuiteParser, domain: Domain, task: str | None) -> None:
-    tasks: Any = Literal[tuple(sorted(domain.tasks))]  # type: ignore[misc]
-    parser.add_argument("--domain", type=Literal[domain.name], default=domain.name, help="Which application.")  # type: ignore[arg-type, valid-type]
+    tasks: Any = Literal[tuple(sorted(domain.tasks))]
+    parser.add_argument("--domain", type=Literal[domain.name], default=domain.name, help="Which application.")
     parser.add_argument("--task", type=tasks, default=task or domain.default, help="What to train in it.")
 
 
@@ -111,7 +111,8 @@ def fit_parser(domain: Domain, task_name: str, *, defaults: Path | None) -> Suit
     _add_settings(parser, task)
     parser.add_class_arguments(OptimConfig, "optim", instantiate=False)
     parser.add_class_arguments(TrackingConfig, "tracking", instantiate=False)
-    parser.add_class_arguments(Trainer, "trainer", skip=_OWNED & _arguments(Trainer), instantiate=False, sub_configs=True)
+    owned = _OWNED & _arguments(Trainer)
+    parser.add_class_arguments(Trainer, "trainer", skip=owned, instantiate=False, sub_configs=True)
     return parser
 
 

@@ -73,9 +73,7 @@ def best_of(path: str) -> Path:
     return best if best.is_file() else run_folder.newest_checkpoint(given)
 
 
-def restore(
-    verb: str, arguments: Sequence[str], domains: Domains, *, add: Callable[[SuiteParser], None]
-) -> Restored:
+def restore(verb: str, arguments: Sequence[str], domains: Domains, *, add: Callable[[SuiteParser], None]) -> Restored:
     """Read ``--checkpoint``, then the rest of the command line over its settings.
 
     Raises:

@@ -31,9 +31,11 @@ def create(root: Path, domain: str, name: str | None) -> Path:
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
-            raise UsageError(f"{folder}: this run exists: choose another --name, or go on with --resume {folder}") from None
+            message = f"{folder}: this run exists: choose another --name, or go on with --resume {folder}"
+            raise UsageError(message) from None
         except OSError as error:
-            raise SuiteError(f"{folder}: cannot make the run folder ({error.strerror}): choose another --runs") from None
+            message = f"{folder}: cannot make the run folder ({error.strerror}): choose another --runs"
+            raise SuiteError(message) from None
         os.environ[_SHARED_NAME] = str(folder.resolve())
     return folder
 

@@ -20,7 +20,7 @@ from suite.vocabulary import BOS, EOS, PAD, Level, Tokenizer
 Language = Literal["en", "de", "fr"]
 Pair = tuple[str, str]
 _MULTI30K = {"train": "train", "val": "val", "test": "test_2016_flickr"}
-_SAMPLE = {"train": "train", "val": "validation", "test": "test", "test_unseen": "test_unseen", "test_deeper": "test_deeper"}
+_SAMPLE = {"train": "train", "val": "validation", **{name: name for name in ("test", "test_unseen", "test_deeper")}}
 _OWN = ("train", "val", "test")
 
 
@@ -79,9 +79,9 @@ class PairExamples:
         """The pairs of which both sides have at most ``limit`` tokens."""
         kept = PairExamples.__new__(PairExamples)
         chosen = numpy.flatnonzero((self.lengths <= limit).all(axis=1)).tolist()
-        kept.pairs, kept.source, kept.target = (
-            [rows[index] for index in chosen] for rows in (self.pairs, self.source, self.target)
-        )
+        kept.pairs = [self.pairs[index] for index in chosen]
+        kept.source = [self.source[index] for index in chosen]
+        kept.target = [self.target[index] for index in chosen]
         kept.lengths = self.lengths[chosen]
         return kept
 
@@ -267,5 +267,3 @@ def tokenizers_from(assets: dict[str, Any]) -> tuple[Tokenizer, Tokenizer]:
     """Source and target tokenizer as they travel with a model."""
     source = Tokenizer.from_state(assets["source"])
     return source, source if assets["target"] is None else Tokenizer.from_state(assets["target"])
-
-

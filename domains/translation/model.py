@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from matplotlib.figure import Figure
@@ -173,9 +173,7 @@ class TranslationModule(SuiteModule):
         metrics["perplexity"].update(output.outputs, output.weight)
         for name in ("bleu", "chrf", "exact"):
             metrics[name].update(hypotheses, batch.references)
-        self.keep(
-            [{**each, "reference": text} for each, text in zip(translations, batch.references, strict=True)]
-        )
+        self.keep([{**each, "reference": text} for each, text in zip(translations, batch.references, strict=True)])
 
     def predict_step(self, batch: PairBatch, batch_index: int) -> list[Translation]:
         return self.translate(batch)
@@ -195,8 +193,10 @@ class TranslationModule(SuiteModule):
     def sample_table(self, batch: PairBatch) -> tuple[Sequence[str], list[list[str]]]:
         """Source, reference and greedy translation of each row."""
         translations = self.translate(batch, decoding=DecodingConfig(beam_size=1))
-        rows = [[each["source"], text, each["translation"]] for each, text in
-                zip(translations, batch.references, strict=True)]
+        rows = [
+            [each["source"], text, each["translation"]]
+            for each, text in zip(translations, batch.references, strict=True)
+        ]
         return ("source", "reference", "translation"), rows
 
     @torch.no_grad()
@@ -204,7 +204,7 @@ class TranslationModule(SuiteModule):
         """Attention of the first row's greedy translation over its source."""
         if self.network.decoder.attention is None:
             return None
-        first = PairBatch(*(part[:1] for part in batch))
+        first = PairBatch(*cast(Any, tuple(part[:1] for part in batch)))
         found = self.generate(first, decoding=DecodingConfig(beam_size=1))
         written = found.tokens[:, 0, : int(found.lengths[0, 0])]
         target = torch.cat([torch.full_like(written[:, :1], BOS), written[:, :-1]], dim=1)

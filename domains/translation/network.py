@@ -1,7 +1,7 @@
 """The translator as a plain ``nn.Module``: encoder, bridge, attention decoder, output layer."""
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -97,7 +97,7 @@ class Translator(nn.Module):
         encoded = self.encoder(self.dropout(self.source_embedding(source)), lengths)
         memory = None
         if self.decoder.attention is not None:
-            memory = self.decoder.attention.prepare(encoded.outputs, length_mask(lengths, source.size(1)))
+            memory = cast(Any, self.decoder.attention).prepare(encoded.outputs, length_mask(lengths, source.size(1)))
         return Source(self.bridge(encoded.state), memory)
 
     def decode(self, target: Tensor, lengths: Tensor, state: State, memory: Memory | None) -> Decoded:

@@ -92,7 +92,7 @@ class FusedLayer(nn.Module):
         gates[0], gates[1] = -_SATURATED, _SATURATED
         weight = torch.cat([self.rnn.weight_ih_l0, gates.view(-1, 1)], dim=1)
         zeros = inputs.new_zeros(batch, hidden, dtype=inputs.dtype)
-        start = self._expand(state if state is not None else (zeros, zeros))
+        start = tuple(part.unsqueeze(0).contiguous() for part in state or (zeros, zeros))
         flat = [weight, self.rnn.weight_hh_l0, self.rnn.bias_ih_l0, self.rnn.bias_hh_l0]
         outputs, *final = torch.lstm(
             torch.cat([inputs, padding.to(inputs.dtype)], dim=2), start, flat, True, 1, 0.0, self.training, False, True

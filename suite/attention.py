@@ -32,7 +32,8 @@ class Attended(NamedTuple):
 
 def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
     """Softmax over the last axis where ``mask`` is True; rows with nothing valid are all zero, never NaN."""
-    scores = scores.float().masked_fill(~mask, torch.finfo(torch.float32).min)
+    scores = scores if scores.dtype == torch.float64 else scores.float()
+    scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     return scores.softmax(dim=-1).masked_fill(~mask, 0.0)
 
 

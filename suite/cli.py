@@ -38,17 +38,26 @@ def main(
     try:
         _run(verb, arguments, Domains(available, load, configs))
     except SuiteError as error:
-        if "--debug" in arguments:
-            traceback.print_exc()
-        print(f"{verb}: {error}", file=sys.stderr)
-        return error.exit_status
+        return _fail(verb, arguments, error, error.exit_status)
     except KeyboardInterrupt:
         print(f"{verb}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe (`predict.py ... | head`) has all it wanted
         sys.stderr.close()
         return 0
+    except Exception as error:
+        # Lightning's word for settings that cannot be; by name, because Lightning is not imported here.
+        if type(error).__name__ != "MisconfigurationException":
+            raise
+        return _fail(verb, arguments, error, UsageError.exit_status)
     return 0
+
+
+def _fail(verb: str, arguments: Sequence[str], error: Exception, status: int) -> int:
+    if "--debug" in arguments:
+        traceback.print_exc()
+    print(f"{verb}: {' '.join(str(error).splitlines())}", file=sys.stderr)
+    return status
 
 
 def _run(verb: str, arguments: list[str], domains: Domains) -> None:

@@ -14,8 +14,14 @@ from suite.restore import restore
 
 
 def evaluate(arguments: Sequence[str], domains: Domains) -> None:
-    """Evaluate ``--checkpoint`` on ``--data.split``; ``--output`` keeps each result as a line of JSON."""
+    """Evaluate ``--checkpoint`` on ``--data.split``; ``--output`` keeps each result as a line of JSON.
+
+    Raises:
+        SuiteError: no such split, no folder for the output, a damaged checkpoint, or data that cannot be read.
+    """
     module, data, trainer, options = restore("evaluate", arguments, domains, add=_add)
+    if options.output is not None and not Path(options.output).parent.is_dir():
+        raise SuiteError(f"{options.output}: there is no such folder: make it, or choose another --output")
     data.test_split = options.split
     data.examples(options.split)
     module.kept = []

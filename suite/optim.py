@@ -34,11 +34,11 @@ class OptimConfig:
         weight_decay: The optimiser's own decay of weight matrices (decoupled in adamw); biases are left out.
         l1: Penalty on the sum of absolute weights, added to the loss of one token (sample, frame); not on biases.
         l2: Penalty on the sum of squared weights, likewise.
-        schedule: How the learning rate goes on after warm-up: constant; linear or cosine to the floor at the last step;
-            slanted_triangular (Howard and Ruder 2018) and one_cycle (Smith 2018), which bring their own warm-up;
-            plateau: cut when the monitored metric no longer improves.
+        schedule: How the learning rate goes on after warm-up: constant; linear or cosine, which would reach the floor
+            one step after the last; slanted_triangular (Howard and Ruder 2018) and one_cycle (Smith 2018), which
+            bring their own warm-up; plateau: cut when the monitored metric no longer improves.
         warmup_steps: Optimiser steps of linear warm-up from zero.
-        floor: Learning rate at the end, as a share of the highest.
+        floor: Learning rate at the end, as a share of the highest, for linear and cosine.
         plateau_factor: What plateau multiplies the learning rate with.
         plateau_patience: Validations without improvement before plateau cuts.
     """
@@ -74,6 +74,12 @@ class OptimConfig:
         for key in ("beta1", "beta2"):
             if not 0 <= getattr(self, key) < 1:
                 raise UsageError(f"optim.{key} is {getattr(self, key)}, allowed is 0 up to but not including 1")
+        if self.floor > 1:
+            raise UsageError(f"optim.floor is {self.floor}, allowed is 0 to 1")
+        if not 0 < self.plateau_factor < 1:
+            raise UsageError(f"optim.plateau_factor is {self.plateau_factor}, allowed is more than 0 and less than 1")
+        if self.floor and self.schedule not in ("linear", "cosine"):
+            raise UsageError(f"optim.floor is for linear and cosine, not {self.schedule}: leave it 0")
         if self.momentum and self.name not in _USES_MOMENTUM:
             raise UsageError(f"optim.momentum is for {' and '.join(_USES_MOMENTUM)}, not {self.name}: leave it 0")
         if self.nesterov and (self.name != "sgd" or not self.momentum):
@@ -117,7 +123,7 @@ def schedule_factor(config: OptimConfig, step: int, total: float) -> float:
     if config.schedule == "slanted_triangular":
         return _slanted_triangular(step / total)
     if config.schedule == "one_cycle":
-        return _one_cycle(step / total)
+        return _one_cycle(step, total)
     left = max(total - config.warmup_steps, 1)
     progress = min(max(step - config.warmup_steps, 0) / left, 1.0)
     shape = 1.0 - progress if config.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
@@ -134,12 +140,13 @@ def _slanted_triangular(progress: float, *, cut: float = 0.1, ratio: float = 32.
     return (1.0 + max(height, 0.0) * (ratio - 1.0)) / ratio
 
 
-def _one_cycle(progress: float, *, peak: float = 0.3, start: float = 1 / 25, end: float = 1 / 25e4) -> float:
-    """Cosine from 1/25 to 1 in the first 30% of steps, then to 1/250,000: the values torch's OneCycleLR starts with."""
-    if progress < peak:
-        low, share = start, progress / peak
+def _one_cycle(step: int, total: int, *, peak: float = 0.3, start: float = 1 / 25, end: float = 1 / 25e4) -> float:
+    """Cosine from 1/25 to 1 in the first 30% of steps, then to 1/250,000 at the last: torch's OneCycleLR by default."""
+    top = peak * total - 1.0
+    if step <= top:
+        low, share = start, step / top
     else:
-        low, share = end, 1.0 - min((progress - peak) / (1.0 - peak), 1.0)
+        low, share = end, 1.0 - min((step - top) / (total - 1.0 - top), 1.0)
     return low + (1.0 - low) * 0.5 * (1.0 - math.cos(math.pi * share))
 
 

@@ -5,12 +5,14 @@ A plain jsonargparse parser, not LightningCLI: see docs/architecture.md for the 
 
 import difflib
 import inspect
+import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, cast
 
 from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch import Trainer
 
 from suite.config import plain
@@ -36,32 +38,71 @@ class SuiteParser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise UsageError(self.one_line(message))
 
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        """As jsonargparse does it, and a group that was given something else than settings is refused."""
+        config = super().parse_args(*args, **kwargs)
+        names = {action.dest.rpartition(".")[0] for action in self._actions if not action.dest.endswith(".help")}
+        for name in sorted(names - {""}):
+            if not isinstance(config.get(name), Namespace):
+                self.error(f"{name} is {config.get(name)}, allowed is a group of settings ({name}.NAME)")
+        return config
+
+    def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As jsonargparse does it, with the file named in what is wrong with it."""
+        try:
+            return super().parse_path(path, *args, **kwargs)
+        except UsageError as error:
+            raise UsageError(f"{path}: {error}") from None
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{path}: not UTF-8 (byte {error.start + 1}): convert it") from None
+
     def one_line(self, message: str) -> str:
         """The message without line breaks, with the nearest known name where one was not recognised."""
-        text = " ".join(str(message).split())
-        # In configuration files a key is named without dashes.
-        found = re.search(r"(?:unrecognized arguments: |Unrecognized arguments: )(\S+)", text)
-        found = found or re.search(r"(?:does not accept|Key|key|option|nested key) [\"']?([A-Za-z_][\w.]*)[\"']?", text)
-        if found is None:
-            return text
-        near = _nearest(found.group(1).split("=")[0].lstrip("-"), {action.dest for action in self._actions})
+        text = " ".join(str(message).split()).replace(' in "<unicode string>"', "")
+        # Of a value that fits none of several types, jsonargparse says so for each; the types and the value are enough.
+        text = re.sub(
+            r"Does not validate against any of the Union subtypes Subtypes: \[(.*)\] Errors: .*"
+            r"Given value type: .*? Given value: ",
+            r"Expected one of \1. Got value: ",
+            text,
+        )
+        given = _unknown_name(text)
+        near = given and "did you mean" not in text and _nearest(given, {action.dest for action in self._actions})
         return f"{text}: did you mean --{near}?" if near else text
 
 
+def _unknown_name(message: str) -> str | None:
+    """The dotted name in a message that something is not known; ``None`` in others."""
+    if found := re.search(r"unrecognized arguments: --([\w.]+)", message, flags=re.IGNORECASE):
+        return found.group(1)
+    # In configuration files a key is named without dashes.
+    if found := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message):
+        return f"{found.group(1)}.{found.group(2)}"
+    found = re.search(r"Option '([\w.]+)' is not accepted", message)
+    return found.group(1) if found else None
+
+
 def _nearest(given: str, known: Iterable[str]) -> str | None:
-    """The known name that ``given`` was meant to be: alike as a whole, or in its last part (``hiden``)."""
-    names = sorted(name for name in known if name and name not in ("help", given))
+    """The known name that ``given`` was meant to be: alike as a whole, or in its last part (``hiden``, ``lr``)."""
+    names = sorted(name for name in known if name and name.split(".")[-1] != "help")
     whole = difflib.get_close_matches(given, names, n=1, cutoff=0.85)
     if whole:
         return whole[0]
-    group, last = given.split(".")[0], given.split(".")[-1]
+    group, _, last = given.rpartition(".")
+    inside = [name for name in names if name.rpartition(".")[0] == group] if group else names
     by_part: dict[str, str] = {}
-    for name in names:
-        if name.split(".")[0] == group or "." not in given:
-            for part in (name.split(".")[-1], name.split(".")[-1].split("_")[0]):
-                by_part.setdefault(part, name)
+    for name in inside:
+        part = name.rpartition(".")[2]
+        for word in (part, part.split("_")[0]):
+            by_part.setdefault(word, name)
+    initials = "".join(word[:1] for word in last.split("_"))
+    if "_" in last and initials in by_part:
+        return by_part[initials]
     near = difflib.get_close_matches(last, sorted(by_part), n=1, cutoff=0.6)
-    return by_part[near[0]] if near else next(iter(difflib.get_close_matches(given, names, n=1, cutoff=0.6)), None)
+    if near:
+        return by_part[near[0]]
+    elsewhere = [name for name in names if name.rpartition(".")[2] == last]
+    return elsewhere[0] if len(elsewhere) == 1 else None
 
 
 def _add_source(parser: SuiteParser, domain: Domain, task: str | None) -> None:
@@ -88,7 +129,7 @@ def fit_parser(domain: Domain, task_name: str, *, defaults: Path | None) -> Suit
     parser.add_argument("-c", "--config", action="config", help="A recipe: a YAML file of the settings below.")
     parser.add_argument("--seed", type=int, default=0, help="Decides initial weights, orders, dropout.")
     parser.add_argument(
-        "--threads", type=int, default=1,
+        "--threads", type=PositiveInt, default=1,
         help="CPU threads inside an operation. Small recurrent steps gain little from more, and on cores that others "
         "use too become a hundred times slower.",
     )  # fmt: skip
@@ -103,10 +144,10 @@ def fit_parser(domain: Domain, task_name: str, *, defaults: Path | None) -> Suit
         help="Also save last.ckpt every so many optimiser steps.",
     )  # fmt: skip
     parser.add_argument(
-        "--patience", type=int | None, default=None,
+        "--patience", type=NonNegativeInt | None, default=None,
         help="Stop early after so many validations without improvement of the monitored metric.",
     )  # fmt: skip
-    parser.add_argument("--samples", type=int, default=8, help="Validation examples shown after each validation.")
+    parser.add_argument("--samples", type=NonNegativeInt, default=8, help="Validation examples shown after each validation.")
     parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
     _add_settings(parser, task)
     parser.add_class_arguments(OptimConfig, "optim", instantiate=False)
@@ -133,9 +174,9 @@ def checkpoint_parser(verb: str, task: Task, *, add: Callable[[SuiteParser], Non
         description="Settings that are not given are those of the checkpoint.",
     )  # fmt: skip
     parser.add_argument("--checkpoint", type=str, required=True, help="A checkpoint, or a run folder: its best one.")
-    parser.add_argument("--config", action="config", help="A YAML file of the settings below.")
+    parser.add_argument("-c", "--config", action="config", help="A YAML file of the settings below.")
     add(parser)
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads inside an operation.")
+    parser.add_argument("--threads", type=PositiveInt, default=1, help="CPU threads inside an operation.")
     parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
     if task.decoding is not None:
         parser.add_class_arguments(task.decoding, None, instantiate=False)
@@ -184,4 +225,6 @@ def _shown(path: Path | None) -> str:
 
 def settings_of(config: Namespace, *, without: Iterable[str]) -> dict[str, Any]:
     """A parsed command line as plain settings."""
-    return {key: value for key, value in plain(config).items() if key not in set(without)}
+    settings = {key: value for key, value in plain(config).items() if key not in set(without)}
+    # Enumerations and restricted numbers are subclasses of str and int, which safe YAML and weights_only refuse.
+    return cast(dict[str, Any], json.loads(json.dumps(settings)))

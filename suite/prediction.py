@@ -1,5 +1,6 @@
 """``predict``: inputs from a file or standard input, results to standard output, in order."""
 
+import codecs
 import json
 import sys
 from collections.abc import Sequence
@@ -36,12 +37,12 @@ def _add(parser: SuiteParser) -> None:
 
 
 def _standard_input() -> list[str]:
-    """Lines of standard input.
+    """Lines of standard input; as in files, a UTF-8 byte order mark is dropped.
 
     Raises:
         DataError: bytes that are not UTF-8, naming the line.
     """
-    lines = sys.stdin.buffer.read().split(b"\n")
+    lines = sys.stdin.buffer.read().removeprefix(codecs.BOM_UTF8).split(b"\n")
     if lines and not lines[-1]:
         lines.pop()
     texts = []

@@ -1,6 +1,7 @@
 """From a checkpoint to a model that evaluates and predicts: nothing else is needed."""
 
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -121,6 +122,8 @@ def _peek(verb: str, arguments: Sequence[str]) -> str:
 def _trainer(options: Any) -> Trainer:
     settings = dict(vars(options.trainer))
     refuse_strategy(settings.get("strategy"))
+    # Our sampler gives every example once in prediction, which Lightning cannot know.
+    warnings.filterwarnings("ignore", message=".*using a custom batch sampler .* for prediction.*")
     return Trainer(
         **settings,
         logger=False,

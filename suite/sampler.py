@@ -5,9 +5,10 @@ sequence of rounded lengths is then the same in every epoch, and so are the plac
 epoch has the same number of batches, while their content and order change. Lightning asks for the length once, and a
 schedule counts on it.
 
-A *global* batch is cut for all ranks together and dealt out to them, so that two processes with a budget of N and one
-process with a budget of 2N make the same steps. Every rank has the same number of batches and at least one example in
-each; every example appears exactly once in an epoch.
+A *global* batch is cut for all ranks together and dealt out to them, so that two processes with a batch_size of N and
+one process with 2N make the same steps. (There are two exceptions: a last batch too small for all ranks joins the one
+before, and max_tokens holds for the rank with most examples, so odd counts can be cut one example earlier.) Every rank
+has the same number of batches and at least one example in each; every example appears exactly once in an epoch.
 """
 
 from collections.abc import Iterator, Sequence
@@ -69,9 +70,9 @@ class BucketBatchSampler:
         if batch_size is None and max_tokens is None:
             raise UsageError("give batch_size, max_tokens or both")
         table = numpy.asarray(lengths, dtype=numpy.int64)
-        table = table.reshape(len(table), -1)
         if len(table) < world_size:
             raise DataError(f"{len(table)} examples are fewer than {world_size} processes: use fewer devices")
+        table = table.reshape(len(table), -1)
         self.rounded = round_up_lengths(table)
         self.shuffle, self.seed = shuffle, seed
         self.rank, self.world_size = rank, world_size

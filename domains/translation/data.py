@@ -106,7 +106,9 @@ class TranslationData(SuiteDataModule):
         num_workers: Processes that load data.
     """
 
-    trained_settings: ClassVar[frozenset[str]] = frozenset({"vocabulary", "max_length", "sample_size"})
+    trained_settings: ClassVar[frozenset[str]] = frozenset(
+        {"source_language", "target_language", "held_out", "vocabulary", "max_length", "sample_size"}
+    )
 
     def __init__(
         self,

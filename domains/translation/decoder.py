@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from suite.attention import Memory
+from suite.dropout import Dropout
 from suite.errors import UsageError
 from suite.recurrent import FusedCell, RecurrentEncoder, State
 
@@ -60,7 +61,7 @@ class AttentionDecoder(nn.Module):
         self.combine = nn.Linear(hidden + (memory_size if attention is not None else 0), hidden)
         layers = config.num_layers - 1
         self.upper = RecurrentEncoder(hidden, hidden, cell=config.cell, num_layers=layers) if layers else None
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.num_states = self.lower.num_states
 
     def forward(self, embedded: Tensor, lengths: Tensor, state: State, memory: Memory | None) -> Decoded:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from domains.translation.decoder import AttentionDecoder, Bridge, BridgeKind, Decoded, DecoderConfig
 from suite.attention import AttentionKind, Memory, build_attention
 from suite.embedding import build_embedding
+from suite.dropout import Dropout
 from suite.errors import UsageError
 from suite.recurrent import FusedCell, RecurrentEncoder, State
 from suite.sequence import length_mask
@@ -85,7 +86,7 @@ class Translator(nn.Module):
         if config.tie == "none":
             self.separate_output = nn.Parameter(torch.randn(target_size, size) * size**-0.5)
         self.tie = config.tie
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     @property
     def output_weight(self) -> Tensor:

@@ -5,9 +5,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from suite.dropout import Dropout
 from suite.errors import UsageError
 from suite.recurrent.fused import FusedCell, FusedLayer, State
-from suite.sequence import reverse_valid
+from suite.sequence import mask_steps, reverse_valid
 
 
 class Encoded(NamedTuple):
@@ -51,8 +52,6 @@ class RecurrentEncoder(nn.Module):
         for name, size in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
             if size < 1:
                 raise UsageError(f"{name} is {size}, allowed is 1 or more")
-        if not 0.0 <= dropout < 1.0:
-            raise UsageError(f"dropout is {dropout}, allowed is 0 up to but not including 1")
         self.hidden_size = hidden_size
         self.num_layers = num_layers
         self.num_directions = 2 if bidirectional else 1
@@ -61,7 +60,7 @@ class RecurrentEncoder(nn.Module):
         self.layers = nn.ModuleList(
             FusedLayer(size, hidden_size, cell=cell) for size in sizes for _ in range(self.num_directions)
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -90,9 +89,13 @@ class RecurrentEncoder(nn.Module):
         """Encode ``inputs (B, T, D)`` of which the first ``lengths (B,)`` steps of each row are valid.
 
         Raises:
-            UsageError: a state of another size than this encoder's, or lengths beyond T.
+            UsageError: a state of another size than this encoder's, lengths outside 0 to T, or not one length a row.
         """
         self._check(inputs, lengths, state)
+        # Whatever stands at padding, not even NaN may reach a gradient or a saturated gate. (Asking whether there is
+        # any would stop an accelerator.)
+        if inputs.device.type != "cpu" or not bool((lengths == inputs.size(1)).all()):
+            inputs = mask_steps(inputs, lengths)
         finals: list[State] = []
         for number in range(self.num_layers):
             if number:
@@ -118,8 +121,13 @@ class RecurrentEncoder(nn.Module):
         return reverse_valid(output, lengths), final
 
     def _check(self, inputs: Tensor, lengths: Tensor, state: State | None) -> None:
-        if inputs.device.type == "cpu" and lengths.numel() and int(lengths.max()) > inputs.size(1):
-            raise UsageError(f"lengths reach {int(lengths.max())}, but the inputs have {inputs.size(1)} steps")
+        if tuple(lengths.shape) != (inputs.size(0),):
+            raise UsageError(f"lengths have shape {tuple(lengths.shape)}, expected one a row: ({inputs.size(0)},)")
+        if inputs.device.type == "cpu" and lengths.numel():
+            if int(lengths.max()) > inputs.size(1):
+                raise UsageError(f"lengths reach {int(lengths.max())}, but the inputs have {inputs.size(1)} steps")
+            if int(lengths.min()) < 0:
+                raise UsageError(f"lengths go down to {int(lengths.min())}, allowed is 0 or more")
         if state is None:
             return
         expected = (inputs.size(0), len(self.layers), self.hidden_size)

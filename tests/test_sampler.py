@@ -1,0 +1,231 @@
+"""Batches by property: every example once, equal ranks, the budget, and an order that depends on (seed, epoch) only."""
+
+from dataclasses import dataclass, replace
+from itertools import chain, pairwise
+from typing import Any
+
+import numpy
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from suite.errors import DataError, UsageError
+from suite.sampler import BucketBatchSampler, Key, round_up_lengths
+
+quick = settings(max_examples=60, deadline=None)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a sampler is built from, less the rank."""
+
+    lengths: NDArray[numpy.int64]
+    batch_size: int | None
+    max_tokens: int | None
+    world_size: int = 1
+    shuffle: bool = True
+    seed: int = 0
+    epoch: int = 0
+
+    def build(self, rank: int = 0, **changes: Any) -> BucketBatchSampler:
+        options = {name: value for name, value in vars(self).items() if name != "lengths"}
+        return BucketBatchSampler(self.lengths, rank=rank, **{**options, **changes})
+
+    def ranks(self, **changes: Any) -> list[list[list[Key]]]:
+        return [list(self.build(rank, **changes)) for rank in range(self.world_size)]
+
+    def table(self) -> NDArray[numpy.int64]:
+        return self.lengths.reshape(len(self.lengths), -1)
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    world_size = draw(st.integers(1, 4))
+    size = draw(st.integers(world_size, 50))
+    parts = draw(st.sampled_from([None, 1, 2]))
+    longest = draw(st.sampled_from([3, 15, 60]))
+    generator = numpy.random.default_rng(draw(st.integers(0, 10**6)))
+    lengths = generator.integers(0, longest + 1, size=size if parts is None else (size, parts))
+    limits = draw(st.sampled_from(["batch_size", "max_tokens", "both"]))
+    return Case(
+        lengths,
+        batch_size=draw(st.integers(1, 12)) if limits != "max_tokens" else None,
+        max_tokens=draw(st.integers(1, 200)) if limits != "batch_size" else None,
+        world_size=world_size,
+        shuffle=draw(st.booleans()),
+        seed=draw(st.integers(0, 5)),
+        epoch=draw(st.integers(0, 4)),
+    )
+
+
+@quick
+@given(cases())
+def test_every_example_once_and_every_rank_alike(case: Case) -> None:
+    ranks = case.ranks()
+    keys = [key for batches in ranks for batch in batches for key in batch]
+    assert {epoch for epoch, _ in keys} == {case.epoch}
+    assert sorted(index for _, index in keys) == list(range(len(case.lengths)))
+    assert all(batch for batches in ranks for batch in batches)
+    for rank, batches in enumerate(ranks):
+        for epoch in (case.epoch, case.epoch + 1):
+            assert len(case.build(rank, epoch=epoch)) == len(batches)
+    assert len(list(case.build(epoch=case.epoch + 1))) == len(ranks[0])
+    # Ranks work equally long: shares of a step differ by one example at most.
+    for step in zip(*ranks, strict=True):
+        sizes = [len(batch) for batch in step]
+        assert max(sizes) - min(sizes) <= 1
+
+
+@quick
+@given(cases())
+def test_limits_hold_for_actual_padded_lengths(case: Case) -> None:
+    """Of every batch but two kinds: an example that is too long alone, and a last one that took in the left-over.
+
+    The left-over is fewer than world_size examples: it adds at most one example to a rank's batch.
+    """
+    rounded = round_up_lengths(case.table())
+    steps = list(zip(*case.ranks(shuffle=False), strict=True))
+    for number, step in enumerate(steps):
+        for batch in step:
+            members = [index for _, index in batch]
+            spare = 1 if number == len(steps) - 1 and case.world_size > 1 else 0
+            allowed = len(members) - spare
+            if case.batch_size is not None:
+                assert allowed <= case.batch_size
+            if case.max_tokens is not None and allowed > 1:
+                assert allowed * case.table()[members].max(axis=0).sum() <= case.max_tokens
+                assert allowed * rounded[members].max(axis=0).sum() <= case.max_tokens
+
+
+@quick
+@given(cases())
+def test_batches_are_as_full_as_the_limits_allow(case: Case) -> None:
+    """Sorted longest first and one process: one more example would break a limit, so no batch is cut too early."""
+    case = replace(case, world_size=1, shuffle=False)
+    rounded = round_up_lengths(case.table())
+    batches = [[index for _, index in batch] for batch in case.build()]
+    for batch, following in pairwise(batches):
+        grown = [*batch, following[0]]
+        too_many = case.batch_size is not None and len(grown) > case.batch_size
+        too_long = case.max_tokens is not None and len(grown) * rounded[grown].max(axis=0).sum() > case.max_tokens
+        assert too_many or too_long
+    firsts = [int(rounded[index, 0]) for batch in batches for index in batch]
+    assert firsts == sorted(firsts, reverse=True)
+
+
+@quick
+@given(cases())
+def test_order_is_a_function_of_seed_and_epoch(case: Case) -> None:
+    sampler = case.build(epoch=0)
+    state = numpy.random.get_state()[1].copy()  # type: ignore[index]
+    list(sampler)
+    half = iter(sampler)
+    next(half)
+    sampler.set_epoch(case.epoch + 1)
+    assert list(sampler) == list(sampler) == list(case.build(epoch=case.epoch + 1))
+    assert (numpy.random.get_state()[1] == state).all()  # type: ignore[index]
+
+
+@quick
+@given(cases(), st.data())
+def test_start_batch_gives_the_tail_and_another_epoch_resets_it(case: Case, data: st.DataObject) -> None:
+    whole = list(case.build())
+    start = data.draw(st.integers(0, len(whole)))
+    sampler = case.build(start_batch=start)
+    assert len(sampler) == len(whole)
+    sampler.set_epoch(case.epoch)  # Lightning says the epoch again on resuming
+    assert list(sampler) == whole[start:]
+    sampler.set_epoch(case.epoch + 1)
+    assert list(sampler) == list(case.build(epoch=case.epoch + 1))
+
+
+@quick
+@given(cases(), st.integers(2, 4))
+def test_ranks_together_make_the_steps_of_one_process(case: Case, world_size: int) -> None:
+    """With batch_size: the same steps at ``world_size`` times the size, unless a left-over is too small for all."""
+    batch_size = case.batch_size or 3
+    left = len(case.lengths) % (batch_size * world_size)
+    if 0 < left < world_size:
+        return
+    shared = replace(case, batch_size=batch_size, max_tokens=None, world_size=world_size)
+    single = list(replace(shared, batch_size=batch_size * world_size, world_size=1).build())
+    together = [sorted(chain.from_iterable(step)) for step in zip(*shared.ranks(), strict=True)]
+    assert together == [sorted(batch) for batch in single]
+
+
+@quick
+@given(st.integers(1, 30), st.integers(1, 8), st.integers(1, 40))
+def test_two_ranks_make_the_steps_of_a_double_token_budget(length: int, count: int, pairs: int) -> None:
+    """With max_tokens where the budget holds whole pairs; elsewhere an odd example would overfill one rank."""
+    shared = Case(numpy.full(2 * pairs, length), None, int(round_up_lengths(numpy.array([length]))[0]) * count, 2)
+    assert shared.max_tokens is not None
+    single = list(replace(shared, max_tokens=2 * shared.max_tokens, world_size=1).build())
+    together = [sorted(chain.from_iterable(step)) for step in zip(*shared.ranks(), strict=True)]
+    assert together == [sorted(batch) for batch in single]
+
+
+def test_golden_batches() -> None:
+    lengths = [3, 9, 1, 4, 9, 2, 9, 30]
+    case = Case(numpy.array(lengths), None, 20, shuffle=False)
+    # 30 is beyond the budget and stands alone; 2 * 9, then 9 with 4 beside it, then 3 * 3 and the rest
+    assert list(case.build()) == [[(0, 7)], [(0, 1), (0, 4)], [(0, 6), (0, 3)], [(0, 0), (0, 5), (0, 2)]]
+    two = replace(case, max_tokens=None, batch_size=2, world_size=2)
+    assert two.ranks() == [[[(0, 7), (0, 4)], [(0, 3), (0, 5)]], [[(0, 1), (0, 6)], [(0, 0), (0, 2)]]]
+
+
+def test_epochs_and_seeds_differ_in_content_and_order() -> None:
+    case = Case(numpy.full(64, 5), 8, None)
+    first, second, other = list(case.build()), list(case.build(epoch=1)), list(case.build(seed=1))
+    indices = [[[index for _, index in batch] for batch in batches] for batches in (first, second, other)]
+    assert indices[0] != indices[1] != indices[2] != indices[0]
+    assert {frozenset(batch) for batch in indices[0]} != {frozenset(batch) for batch in indices[1]}
+    plain = [[index for _, index in batch] for batch in case.build(shuffle=False, epoch=3, seed=9)]
+    assert plain == numpy.arange(64).reshape(8, 8).tolist()
+
+
+def test_shuffle_moves_batches_out_of_length_order() -> None:
+    case = Case(numpy.arange(1, 65), 4, None)
+    longest = [max(case.lengths[index] for _, index in batch) for batch in case.build()]
+    assert longest != sorted(longest, reverse=True)
+    assert len(set(longest)) == 16
+
+
+@pytest.mark.parametrize("lengths", [[], numpy.zeros((0, 2)), [4]])
+def test_refuses_fewer_examples_than_processes(lengths: Any) -> None:
+    processes = len(lengths) + 1
+    with pytest.raises(DataError, match=rf"{len(lengths)} examples are fewer than {processes} processes"):
+        BucketBatchSampler(lengths, batch_size=2, shuffle=False, seed=0, world_size=processes)
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({}, "give batch_size, max_tokens or both"),
+        ({"batch_size": 0}, "batch_size is 0, allowed is 1 or more"),
+        ({"max_tokens": -5}, "max_tokens is -5, allowed is 1 or more"),
+        ({"batch_size": 4, "max_tokens": 0}, "max_tokens is 0, allowed is 1 or more"),
+    ],
+)
+def test_refuses_limits(limits: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        BucketBatchSampler([1, 2, 3], shuffle=False, seed=0, **limits)
+
+
+@quick
+@given(st.lists(st.integers(0, 5000), min_size=1, max_size=50))
+def test_rounded_lengths(values: list[int]) -> None:
+    """Never shorter, within a tenth and one, monotone, and the same whatever else is in the list."""
+    lengths = numpy.array(sorted(values))
+    rounded = round_up_lengths(lengths)
+    assert rounded.dtype == numpy.int64
+    assert (rounded >= lengths).all()
+    assert (rounded <= lengths * 1.1 + 1).all()
+    assert (numpy.diff(rounded) >= 0).all()
+    assert (round_up_lengths(rounded) == rounded).all()
+    assert [int(round_up_lengths(lengths[i : i + 1])[0]) for i in range(len(lengths))] == rounded.tolist()
+
+
+def test_rounded_lengths_golden() -> None:
+    lengths = numpy.array([0, 1, 9, 19, 20, 21, 22, 23, 25, 100, 104])
+    assert round_up_lengths(lengths).tolist() == [0, 1, 9, 19, 20, 22, 22, 24, 26, 103, 113]

@@ -147,7 +147,9 @@ def fit_parser(domain: Domain, task_name: str, *, defaults: Path | None) -> Suit
         "--patience", type=NonNegativeInt | None, default=None,
         help="Stop early after so many validations without improvement of the monitored metric.",
     )  # fmt: skip
-    parser.add_argument("--samples", type=NonNegativeInt, default=8, help="Validation examples shown after each validation.")
+    parser.add_argument(
+        "--samples", type=NonNegativeInt, default=8, help="Validation examples shown after each validation."
+    )
     parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
     _add_settings(parser, task)
     parser.add_class_arguments(OptimConfig, "optim", instantiate=False)

@@ -43,11 +43,17 @@ def load_module(path: str | Path, *, load: Callable[[str], Any], decoding: Any =
 
 
 def _task_of(settings: dict[str, Any], load: Callable[[str], Any], path: str | Path) -> Task:
+    missing = {"domain", "task", "model", "data", "optim", "seed"} - settings.keys()
+    if missing:
+        raise CheckpointError(f"{path}: its settings lack {', '.join(sorted(missing))}: use another checkpoint")
     try:
         domain: Domain = load(settings["domain"])
-        return domain.task(settings["task"])
+        task = domain.task(settings["task"])
     except (ImportError, AttributeError, KeyError, UsageError) as error:
         raise CheckpointError(f"{path}: its domain or task is not known here ({error})") from None
+    if task.decoding is not None and "decoding" not in settings:
+        raise CheckpointError(f"{path}: its settings lack decoding: use another checkpoint")
+    return task
 
 
 def _module_of(checkpoint: dict[str, Any], task: Task, decoding: Any, path: str | Path) -> SuiteModule:
@@ -56,7 +62,10 @@ def _module_of(checkpoint: dict[str, Any], task: Task, decoding: Any, path: str 
     fixed: dict[str, Any] = {"assets": record["assets"], "optim": build(OptimConfig, settings["optim"])}
     if task.decoding is not None:
         fixed["decoding"] = decoding or build(task.decoding, settings["decoding"])
-    module: SuiteModule = build(task.module, settings["model"], **fixed)
+    try:
+        module: SuiteModule = build(task.module, settings["model"], **fixed)
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: what travels with its model is not whole ({error!r})") from None
     try:
         module.load_state_dict(checkpoint["state_dict"])
     except (KeyError, RuntimeError) as error:

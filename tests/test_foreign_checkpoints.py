@@ -103,7 +103,7 @@ def test_a_checkpoint_cannot_run_code(form: str, copied: Path, tmp_path: Path) -
     elif form == "old":
         torch.save({"state_dict": Trap(mark)}, path, _use_new_zipfile_serialization=False)
     elif form == "pickle":
-        path.write_bytes(pickle.dumps(Trap(mark)))
+        path.write_bytes(pickle.dumps(Trap(mark), protocol=2))
     else:
         checkpoint = torch.load(copied, weights_only=True)
         torch.save({**checkpoint, "callbacks": {"extra": Trap(mark)}}, path)
@@ -158,10 +158,11 @@ def change(checkpoint: dict[str, Any], kind: str) -> None:
     elif kind == "no settings":
         checkpoint["suite"]["settings"] = {}
     else:
-        del settings["data"]
+        del settings[kind]
 
 
-KINDS = ["domain", "task", "format", "setting", "type", "weights", "size", "vocabulary", "assets", "no settings", "data"]
+KINDS = ["domain", "task", "format", "setting", "type", "weights", "size", "vocabulary", "assets", "no settings"]
+KINDS += ["data", "decoding", "optim", "seed"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -174,7 +174,9 @@ def test_decoding_settings_from_a_file_and_flags_over_them(checkpoint: Path, tmp
     text = "\n".join(SENTENCES).encode()
     greedy = predict(checkpoint, text, "--beam_size", 1).out
     assert predict(checkpoint, text, "-c", tmp_path / "greedy.yaml").out == greedy
-    assert predict(checkpoint, text, "--beam_size", 3, "-c", tmp_path / "greedy.yaml").out == predict(checkpoint, text).out
+    assert (
+        predict(checkpoint, text, "--beam_size", 3, "-c", tmp_path / "greedy.yaml").out == predict(checkpoint, text).out
+    )
 
 
 @pytest.mark.parametrize(
@@ -207,9 +209,9 @@ def test_flags_that_are_refused(verb: str, flags: list[str], parts: list[str], c
 
 
 def test_a_recipe_cannot_change_what_was_trained(checkpoint: Path, tmp_path: Path) -> None:
-    for text in ("model: {dropout: 0.5}\n", "data: {vocabulary: {size: 5}}\n", "optim: {lr: 1}\n"):
+    recipes = {"model.dropout": "model: {dropout: 1}", "vocabulary.size": "data: {vocabulary: {size: 5}}"}
+    for key, text in {**recipes, "optim.lr": "optim: {lr: 1}"}.items():
         (tmp_path / "a.yaml").write_text(text)
-        key = ".".join(re.findall(r"(\w+):", text))
         assert_one_line(run("predict", "--checkpoint", checkpoint, "-c", tmp_path / "a.yaml", stdin=b"A\n"), 2, key)
 
 
@@ -232,7 +234,7 @@ def test_help_of_both_verbs(checkpoint: Path) -> None:
     for verb in ("predict", "evaluate"):
         ran = run(verb, "--checkpoint", checkpoint, "--help")
         assert ran.status == 0
-        assert all(flag in ran.out for flag in ("--beam_size", "--data.dataset", "--trainer.accelerator", "default: 3"))
+        assert all(flag in ran.out for flag in ("--beam_size", "--data.dataset", "--trainer.accelerator"))
         assert not any(flag in ran.out for flag in ("--model", "--optim", "--data.vocabulary", "--trainer.max_epochs"))
 
 

@@ -189,7 +189,8 @@ class RunCheckpoints(Checkpoint):
     def __init__(self, folder: Path, *, record: dict[str, Any], every_n_steps: int | None = None) -> None:
         if every_n_steps is not None and every_n_steps < 1:
             raise UsageError(f"checkpoint_every is {every_n_steps}, allowed is 1 or more steps")
-        self.folder, self.record, self.every_n_steps = folder, record, every_n_steps
+        self.folder, self.record = folder, record
+        self.every_n_steps = None if every_n_steps is None else int(every_n_steps)
         self.best: float | None = None
         self._validated = False
         self._step = -1

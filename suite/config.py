@@ -1,6 +1,7 @@
 """From plain settings to objects and back, typed by the constructors' own signatures."""
 
 import dataclasses
+import enum
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
@@ -18,7 +19,13 @@ def plain(value: Any) -> Any:
         return {str(key): plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple | set):
         return [plain(part) for part in value]
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
+    if isinstance(value, enum.Enum):
+        return plain(value.value)
+    # Restricted numbers are subclasses of int and float, which safe YAML and weights_only refuse.
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    return None if value is None else str(value)
 
 
 def build(kind: type, settings: dict[str, Any], **fixed: Any) -> Any:

@@ -14,6 +14,7 @@ from suite.checkpoint import RECORD_KEY, make_record, read
 from suite.cli import Domains, peek_task
 from suite.closing import report_outcome, test_best
 from suite.console import is_first_process, notice
+from suite.data import SuiteDataModule
 from suite.domain import Domain, Task
 from suite.errors import UsageError
 from suite.metrics_file import MetricsFile
@@ -75,9 +76,27 @@ def _train(
     assets = checkpoint[RECORD_KEY]["assets"] if checkpoint else None
     data = task.data(**vars(run.data), seed=run.seed, assets=assets)
     module = build_module(run, task, data.assets)
+    module.optim.check()
     for split in ("train", "val"):
-        data.examples(split)
+        data.loader(split, shuffle=False)  # what is wrong with the data is said before there is a run
     folder = source.parent.parent if source else run_folder.create(Path(run.runs), domain.name, run.name)
+    try:
+        _run_in(folder, run, settings, module, data, tracking=tracking, checkpoint=checkpoint, source=source)
+    finally:
+        run_folder.discard_empty(folder)
+
+
+def _run_in(
+    folder: Path,
+    run: Any,
+    settings: dict[str, Any],
+    module: SuiteModule,
+    data: SuiteDataModule,
+    *,
+    tracking: TrackingConfig,
+    checkpoint: dict[str, Any] | None,
+    source: Path | None,
+) -> None:
     loggers = _build_loggers(tracking, folder, settings, checkpoint)
     record = make_record(settings=settings, assets=data.assets)
     trainer = build_trainer(run, folder, record=record, module=module, loggers=loggers)
@@ -90,7 +109,7 @@ def _train(
         outcome = test_best(trainer, module, data, folder)
     finally:
         finish(loggers)
-    report_outcome(outcome, module, folder=folder, mode=resolve_mode(tracking), domain=domain.name)
+    report_outcome(outcome, module, folder=folder, mode=resolve_mode(tracking), domain=settings["domain"])
 
 
 def build_module(run: Any, task: Task, assets: dict[str, Any]) -> SuiteModule:

@@ -5,11 +5,10 @@ A plain jsonargparse parser, not LightningCLI: see docs/architecture.md for the 
 
 import difflib
 import inspect
-import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn, cast
+from typing import Any, Literal, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
@@ -227,6 +226,4 @@ def _shown(path: Path | None) -> str:
 
 def settings_of(config: Namespace, *, without: Iterable[str]) -> dict[str, Any]:
     """A parsed command line as plain settings."""
-    settings = {key: value for key, value in plain(config).items() if key not in set(without)}
-    # Enumerations and restricted numbers are subclasses of str and int, which safe YAML and weights_only refuse.
-    return cast(dict[str, Any], json.loads(json.dumps(settings)))
+    return {key: value for key, value in plain(config).items() if key not in set(without)}

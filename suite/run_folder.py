@@ -1,6 +1,7 @@
 """A run and the folder that it leaves: ``runs/<domain>/<name>/``. A name that exists is never written over."""
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -44,6 +45,12 @@ def _free_name(parent: Path) -> str:
     stamp = time.strftime("%Y%m%d-%H%M%S")
     names = (stamp if number == 1 else f"{stamp}-{number}" for number in range(1, 1000))
     return next(name for name in names if not (parent / name).exists())
+
+
+def discard_empty(folder: Path) -> None:
+    """Remove a run folder in which nothing was trained, so that its name is free again."""
+    if is_first_process() and not any((folder / name).exists() for name in (CHECKPOINTS, "metrics.csv", "samples")):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def find_checkpoint(resume: str, root: Path, domain: str) -> Path:

@@ -60,7 +60,7 @@ def build_trainer(
         *(users if isinstance(users, list) else [users]),
     ]
     if config.patience is not None:
-        callbacks.append(EarlyStopping(module.monitor, mode=module.monitor_mode, patience=config.patience))
+        callbacks.append(EarlyStopping(module.monitor, mode=module.monitor_mode, patience=int(config.patience)))
     if options.pop("enable_progress_bar") is not False:
         callbacks.append(build_progress())
     return Trainer(

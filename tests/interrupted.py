@@ -63,7 +63,7 @@ def run(when: str, verb: str, arguments: list[str]) -> int:
         return trainer
 
     suite.fitting.build_trainer = build_with_interrupt
-    is_toy = "toy" in arguments
+    is_toy = "toy" in arguments or "--domain=toy" in arguments
     seam: Any = toy if is_toy else domains
     configs = Path(toy.__file__).parent / "configs" if is_toy else CONFIGS
     return main(verb, available=seam.available, load=seam.load, configs=configs, argv=arguments)

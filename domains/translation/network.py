@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from domains.translation.decoder import AttentionDecoder, Bridge, BridgeKind, Decoded, DecoderConfig
 from suite.attention import AttentionKind, Memory, build_attention
-from suite.embedding import build_embedding
 from suite.dropout import Dropout
+from suite.embedding import build_embedding
 from suite.errors import UsageError
 from suite.recurrent import FusedCell, RecurrentEncoder, State
 from suite.sequence import length_mask

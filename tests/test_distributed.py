@@ -1,0 +1,75 @@
+"""Two processes make the steps of one process with the same global batch, and count every example once."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import domains
+
+pytestmark = pytest.mark.distributed
+
+# No dropout: each process draws its own. Odd sizes: 61 and 15 examples do not share out evenly.
+FLAGS: dict[str, list[str]] = {
+    "toy": ["--model.dropout=0"],
+    "translation": [
+        "--data.sample_size=121", "--model.dropout=0", "--model.embedding_size=16",
+        "--model.encoder.hidden_size=16", "--model.decoder.hidden_size=16", "--trainer.max_epochs=1",
+        "--trainer.limit_test_batches=3", "--trainer.limit_val_batches=5", "--trainer.log_every_n_steps=2",
+    ],
+}  # fmt: skip
+
+
+def fit(domain: str, name: str, folder: Path, flags: list[str]) -> Path:
+    command = [sys.executable, "-m", "tests.interrupted", "never", "fit", "--domain", domain, "--runs", str(folder)]
+    command += ["--name", name, "--tracking.mode=disabled", "--trainer.accelerator=cpu", *FLAGS[domain], *flags]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("SUITE_RUN")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return folder / domain / name
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("domain", ["toy", *domains.available()])
+@pytest.mark.parametrize("accumulate", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_two_processes_equal_one(domain: str, accumulate: int, tmp_path: Path) -> None:
+    common = [f"--trainer.accumulate_grad_batches={accumulate}"]
+    one = fit(domain, "one", tmp_path, ["--data.batch_size=16", *common])
+    two = fit(
+        domain, "two", tmp_path, ["--data.batch_size=8", "--trainer.devices=2", "--trainer.strategy=ddp", *common]
+    )
+    first, second = (torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (one, two))
+    assert first["global_step"] == second["global_step"] > 0
+    for name, weight in first["state_dict"].items():
+        torch.testing.assert_close(second["state_dict"][name], weight, rtol=1e-4, atol=1e-5, msg=name)
+    compare(rows(one), rows(two))
+
+
+def compare(first: list[dict[str, str]], second: list[dict[str, str]]) -> None:
+    """Every figure of two runs but the throughput: losses within 1e-5, gradients within 1e-4, text scores exactly."""
+    assert len(first) == len(second)
+    compared = set()
+    for left, right in zip(first, second, strict=True):
+        assert left.keys() == right.keys()
+        for name, value in left.items():
+            if value and "per_second" not in name:
+                tolerance = 1e-4 if "norm" in name else 1e-5
+                assert float(right[name]) == pytest.approx(float(value), rel=tolerance), name
+                compared.add(name)
+    assert {"train/loss", "train/grad_norm", "val/loss", "test/loss"} <= compared
+
+
+def test_fewer_examples_than_processes_is_refused(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.interrupted", "never", "fit", "--domain=toy", "--runs", str(tmp_path)]
+    command += ["--data.size=1", "--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=cpu"]
+    done = subprocess.run([*command, "--tracking.mode=disabled"], capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert "1 examples are fewer than 2 processes: use fewer devices" in done.stderr

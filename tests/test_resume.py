@@ -1,0 +1,157 @@
+"""Stopping and going on: the end of a run is bit-identical to that of a run that never stopped."""
+
+import hashlib
+import multiprocessing
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import domains
+from tests.interrupted import run
+
+# Small enough to train in a second; the same flags for every domain that is added later, where it has them.
+DOMAIN_FLAGS: dict[str, list[str]] = {
+    "toy": [],
+    "translation": [
+        "--data.sample_size=250", "--data.batch_size=32", "--model.embedding_size=16",
+        "--model.encoder.hidden_size=16", "--model.decoder.hidden_size=16", "--trainer.max_epochs=2",
+    ],
+}  # fmt: skip
+# After each of these the process is gone: inside an epoch, in the validation at its end, after it, in the next one.
+MOMENTS = ["on_train_batch_end:5", "on_validation_batch_end:1", "on_train_epoch_end:1", "on_train_epoch_start:2"]
+
+
+def in_a_process(when: str, arguments: list[str], *, steps: Path) -> int:
+    """Run ``fit`` in a process of its own, forked so that nothing is imported again; gives its exit code."""
+
+    def work() -> None:
+        os.environ["STEPS_FILE"] = str(steps)
+        os._exit(run(when, "fit", arguments))
+
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join(120)
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def digest(path: Path) -> tuple[int, str]:
+    """Steps made, and a hash of weights, optimiser and callbacks."""
+    checkpoint = torch.load(path, weights_only=True)
+    found = hashlib.sha256()
+
+    def walk(value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            found.update(value.contiguous().numpy().tobytes())
+        elif isinstance(value, dict):
+            for key in sorted(value, key=str):
+                walk(value[key])
+        elif isinstance(value, list | tuple):
+            for part in value:
+                walk(part)
+        else:
+            found.update(repr(value).encode())
+
+    walk([checkpoint[key] for key in ("state_dict", "optimizer_states", "callbacks")])
+    return checkpoint["global_step"], found.hexdigest()
+
+
+def check(
+    domain: str, moment: str, tmp_path: Path, *, first: list[str], then: list[str] | None = None, every: int = 2
+) -> None:
+    """Compare a run that is killed at ``moment`` and goes on with one that is not."""
+    flags = ["--domain", domain, "--runs", str(tmp_path), "--tracking.mode=disabled", *DOMAIN_FLAGS.get(domain, [])]
+    flags += [f"--checkpoint_every={every}", *first]
+    whole, before, after = (tmp_path / f"{name}.steps" for name in ("whole", "before", "after"))
+    assert in_a_process("never", [*flags, "--name=whole"], steps=whole) == 0
+    assert in_a_process(f"{moment}:SIGKILL", [*flags, "--name=cut"], steps=before) == -9
+    run_folder = tmp_path / domain / "cut"
+    checkpoint = torch.load(run_folder / "checkpoints" / "last.ckpt", weights_only=True)
+    batches_done = _batches_done(checkpoint)
+    assert in_a_process("never", [*flags, *(then or []), f"--resume={run_folder}"], steps=after) == 0
+    last = Path("checkpoints") / "last.ckpt"
+    assert digest(run_folder / last) == digest(tmp_path / domain / "whole" / last)
+    # Exactly the missing batches were made: none left out, none made twice.
+    assert len(after.read_text().splitlines()) == len(whole.read_text().splitlines()) - batches_done
+
+
+def _batches_done(checkpoint: dict[str, Any]) -> int:
+    return checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["processed"]
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_toy_goes_on_exactly(moment: str, tmp_path: Path) -> None:
+    check("toy", moment, tmp_path, first=[])
+
+
+def test_toy_goes_on_exactly_with_workers(tmp_path: Path) -> None:
+    check("toy", MOMENTS[0], tmp_path, first=["--data.num_workers=2"])
+
+
+def test_another_number_of_workers_changes_nothing(tmp_path: Path) -> None:
+    check("toy", MOMENTS[0], tmp_path, first=[], then=["--data.num_workers=2"])
+
+
+def test_toy_goes_on_inside_an_accumulation(tmp_path: Path) -> None:
+    flags = ["--trainer.accumulate_grad_batches=3", "--patience=3", "--optim.schedule=plateau"]
+    check("toy", "on_train_batch_end:11", tmp_path, first=flags, every=1)
+
+
+@pytest.mark.parametrize("name", domains.available())
+def test_every_domain_goes_on_exactly(name: str, tmp_path: Path) -> None:
+    check(name, MOMENTS[0], tmp_path, first=[])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("moment", [*MOMENTS, "on_train_batch_end:8", "on_train_batch_start:9"])
+@pytest.mark.parametrize("validation", ["1.0", "0.5", "off"])
+@pytest.mark.parametrize("name", ["toy", *domains.available()])
+def test_matrix(name: str, workers: int, moment: str, validation: str, tmp_path: Path) -> None:
+    if validation == "off" and "validation" in moment:
+        pytest.skip("there is no validation to be killed in")
+    limit = "--trainer.limit_val_batches=0" if validation == "off" else f"--trainer.val_check_interval={validation}"
+    check(name, moment, tmp_path, first=[f"--data.num_workers={workers}", limit])
+
+
+def test_more_epochs_than_first_asked_for(tmp_path: Path) -> None:
+    flags = ["--domain=toy", "--runs", str(tmp_path), "--tracking.mode=disabled", "--optim.schedule=constant"]
+    steps = tmp_path / "steps"
+    assert in_a_process("never", [*flags, "--name=long", "--trainer.max_epochs=4"], steps=steps) == 0
+    assert in_a_process("never", [*flags, "--name=short", "--trainer.max_epochs=2"], steps=steps) == 0
+    more = [*flags, f"--resume={tmp_path}/toy/short", "--trainer.max_epochs=4"]
+    assert in_a_process("never", more, steps=steps) == 0
+    last = Path("checkpoints") / "last.ckpt"
+    assert digest(tmp_path / "toy" / "short" / last) == digest(tmp_path / "toy" / "long" / last)
+    assert (tmp_path / "toy" / "short" / "config.yaml").read_text().count("max_epochs: 4") == 1
+
+
+def test_changed_settings_and_data_are_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    flags = ["--domain=toy", "--runs", str(tmp_path), "--tracking.mode=disabled", "--trainer.max_epochs=2"]
+    steps = tmp_path / "steps"
+    assert in_a_process("on_train_epoch_start:2:SIGKILL", [*flags, "--name=cut"], steps=steps) == -9
+    resume = f"--resume={tmp_path}/toy/cut"
+    assert in_a_process("never", [*flags, resume, "--optim.lr=0.5", "--data.size=62"], steps=steps) == 2
+    message = capfd.readouterr().err
+    assert "data.size (was 61, now 62), optim.lr (was 0.01, now 0.5)" in message
+    before = (tmp_path / "toy" / "cut" / "checkpoints" / "last.ckpt").stat().st_mtime_ns
+    assert in_a_process("never", [*flags[1:], "--domain=toy", "--resume=auto"], steps=steps) == 0
+    assert (tmp_path / "toy" / "cut" / "checkpoints" / "last.ckpt").stat().st_mtime_ns > before
+
+
+def test_damaged_newest_falls_back_and_says_so(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    flags = ["--domain=toy", "--runs", str(tmp_path), "--tracking.mode=disabled"]
+    steps = tmp_path / "steps"
+    first = [*flags, "--name=a", "--checkpoint_every=2"]
+    assert in_a_process("on_train_batch_end:13:SIGKILL", first, steps=steps) == -9
+    folder = tmp_path / "toy" / "a" / "checkpoints"
+    whole = bytearray((folder / "last.ckpt").read_bytes())
+    whole[len(whole) // 2] ^= 1
+    (folder / "last.ckpt").write_bytes(whole)
+    assert in_a_process("never", [*flags, "--resume=auto", "--checkpoint_every=2"], steps=steps) == 0
+    error = capfd.readouterr().err
+    assert "last.ckpt: damaged" in error
+    assert "from step 8" in error

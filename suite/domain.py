@@ -24,11 +24,15 @@ class Task:
 
 @dataclass(frozen=True)
 class Domain:
-    """A folder under ``domains/``: its name, its tasks, and the task that it starts with."""
+    """A folder under ``domains/``: its name, its tasks, and the task that it starts with.
+
+    ``benchmark`` names a module whose ``measure`` gives the domain's own rows of ``scripts/benchmark.py``.
+    """
 
     name: str
     tasks: dict[str, Task]
     default: str
+    benchmark: str | None = None
 
     def task(self, name: str | None) -> Task:
         """The task of that name, the default one for ``None``.

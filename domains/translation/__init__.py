@@ -8,4 +8,5 @@ DOMAIN = Domain(
     name="translation",
     tasks={"translation": Task(module=TranslationModule, data=TranslationData, decoding=DecodingConfig)},
     default="translation",
+    benchmark="domains.translation.benchmark",
 )

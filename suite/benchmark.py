@@ -1,0 +1,130 @@
+"""``benchmark``: what the suite costs over bare torch, as ratios taken in one run; a domain adds its own rows."""
+
+import importlib
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger
+
+from suite.checkpoint import make_record
+from suite.cli import Domains
+from suite.console import report
+from suite.data import SuiteDataModule
+from suite.domain import Domain
+from suite.fitting import build_module
+from suite.metrics_file import MetricsFile
+from suite.module import SuiteModule
+from suite.optim import build_optimizer
+from suite.parser import SuiteParser, fit_parser, settings_of
+from suite.timing import Row, compare, table
+from suite.tracking import TrackingConfig, build_logger, finish
+from suite.trainer import build_trainer, quiet_libraries
+
+
+def benchmark(arguments: Sequence[str], domain_name: str, domains: Domains) -> None:
+    """Measure a domain on this machine and print a table."""
+    quiet_libraries()
+    options = _parser(domain_name).parse_args(list(arguments))
+    torch.set_num_threads(options.threads)
+    domain: Domain = domains.load(domain_name)
+    report(f"{_machine()}, {options.threads} thread(s), torch {torch.__version__}")
+    rows = [overhead(domain, domains.configs, steps=options.steps, rounds=options.rounds)]
+    if domain.benchmark is not None:
+        measure = importlib.import_module(domain.benchmark).measure
+        rows += measure(checkpoint=options.checkpoint, load=domains.load, rounds=options.rounds)
+    for line in table(rows):
+        report(line)
+
+
+def _parser(domain: str) -> SuiteParser:
+    parser = SuiteParser(prog="benchmark.py", allow_abbrev=False, usage="benchmark.py --domain NAME [--checkpoint X]")
+    parser.add_argument("--domain", type=str, default=domain, help="Which application.")
+    parser.add_argument("--checkpoint", type=str | None, default=None, help="A trained model, for rows that need one.")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads inside an operation.")
+    parser.add_argument("--steps", type=int, default=60, help="Training steps in a round.")
+    parser.add_argument("--rounds", type=int, default=5, help="Rounds that sides take in turns.")
+    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
+    return parser
+
+
+def _machine() -> str:
+    model = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    device = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{model}, {os.cpu_count()} core(s){device}"
+
+
+class _Clock(Callback):
+    """Seconds from the first training batch's start to the last one's end."""
+
+    def __init__(self) -> None:
+        self.begin = self.end = 0.0
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self.begin = self.begin or time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.end = time.perf_counter()
+
+
+def overhead(domain: Domain, configs: Path, *, steps: int, rounds: int) -> Row:
+    """Lightning, tracking and data loading against a bare loop over the same module and the same batches."""
+    task = domain.task(None)
+    parser = fit_parser(domain, domain.default, defaults=configs / domain.name / "default.yaml")
+    flags = [f"--trainer.max_steps={steps}", "--trainer.limit_val_batches=0", "--trainer.max_epochs=-1"]
+    if "optim.schedule" in {action.dest for action in parser._actions}:
+        flags.append("--optim.schedule=constant")
+    config = parser.parse_args(flags)
+    settings = settings_of(config, without=("config",))
+    run = parser.instantiate(config)
+    data = cast(Callable[..., SuiteDataModule], task.data)(**vars(run.data), seed=0, assets=None)
+    batches = [batch for batch, _ in zip(data.loader("train", shuffle=True), range(steps), strict=False)]
+    times: dict[str, list[float]] = {"ours": [], "reference": []}
+    for _ in range(rounds + 1):
+        times["reference"].append(_bare_loop(build_module(run, task, data.assets), batches, run))
+        times["ours"].append(_whole_fit(build_module(run, task, data.assets), data, run, settings))
+    warm = {name: seconds[1:] for name, seconds in times.items()}
+    return compare("Lightning, tracking and loading over a bare loop", warm, bar=1.1, note=f"{len(batches)} steps")
+
+
+def _bare_loop(module: SuiteModule, batches: list[Any], run: Any) -> float:
+    optimizer = build_optimizer(module, module.optim)
+    module.train()
+    begin = time.perf_counter()
+    for batch in batches:
+        output = module.compute(batch)
+        (output.loss_sum / output.weight).backward()
+        torch.nn.utils.clip_grad_norm_(module.parameters(), run.trainer.gradient_clip_val or float("inf"))
+        optimizer.step()
+        optimizer.zero_grad()
+    return time.perf_counter() - begin
+
+
+def _whole_fit(module: SuiteModule, data: SuiteDataModule, run: Any, settings: dict[str, Any]) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        tracker = build_logger(TrackingConfig(mode="offline"), run_folder=path, settings=settings, resume_id=None)
+        loggers: list[Logger] = [logger for logger in (MetricsFile(path), tracker) if logger is not None]
+        record = make_record(settings=settings, assets=data.assets)
+        trainer = build_trainer(run, path, record=record, module=module, loggers=loggers)
+        clock = _Clock()
+        cast(Any, trainer).callbacks.append(clock)
+        data._position = (0, 0)
+        try:
+            trainer.fit(module, datamodule=data)
+        finally:
+            finish(loggers)
+    return clock.end - clock.begin

@@ -125,6 +125,7 @@ def test_autocast_keeps_the_dtype_that_came_in() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_an_accelerator() -> None:
     torch.manual_seed(0)
     outputs = Dropout(0.3).cuda()(torch.ones(COUNT, device="cuda"))

@@ -110,4 +110,5 @@ class Translator(nn.Module):
         """One decoding step, as ``suite.decoding`` asks for it: ``tokens (R,)`` to log probabilities ``(R, V)``."""
         decoded = self.decode(tokens.unsqueeze(1), torch.ones_like(tokens), state, memory)
         logits = nn.functional.linear(decoded.features.squeeze(1), self.output_weight, self.output_bias)
-        return torch.log_softmax(logits.float(), dim=1), decoded.state
+        exact = logits if logits.dtype == torch.float64 else logits.float()
+        return torch.log_softmax(exact, dim=1), decoded.state

@@ -9,6 +9,7 @@ from suite.callbacks import RunCheckpoints
 from suite.checkpoint import read
 from suite.console import report
 from suite.data import SuiteDataModule
+from suite.gather import gather_results
 from suite.module import SuiteModule
 from suite.run_folder import CHECKPOINTS
 from suite.tracking import Mode, closing_lines
@@ -32,7 +33,7 @@ def test_best(trainer: Trainer, module: SuiteModule, data: SuiteDataModule, fold
         module.load_state_dict(read(found)["state_dict"])
     module.kept = []
     trainer.test(module, datamodule=data, verbose=False)
-    samples, module.kept = sorted(module.kept, key=lambda each: each["index"])[:SAMPLES], None
+    samples, module.kept = gather_results(module.kept)[:SAMPLES], None
     figures = {name.removeprefix("test/"): float(value) for name, value in trainer.callback_metrics.items()}
     return Outcome(figures, samples, found)
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from suite.cli import Domains
 from suite.closing import figure_lines
-from suite.console import report
+from suite.console import is_first_process, report
 from suite.errors import SuiteError
+from suite.gather import gather_results
 from suite.parser import SuiteParser
 from suite.restore import restore
 
@@ -30,8 +31,9 @@ def evaluate(arguments: Sequence[str], domains: Domains) -> None:
     figures = {name.removeprefix("test/"): float(value) for name, value in trainer.callback_metrics.items()}
     for line in figure_lines(figures, module):
         report(line)
-    if options.output is not None:
-        write_results(Path(options.output), sorted(module.kept, key=lambda each: each["index"]))
+    results = gather_results(module.kept)
+    if options.output is not None and is_first_process():
+        write_results(Path(options.output), results)
         report(f"Written to {options.output}")
 
 

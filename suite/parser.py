@@ -8,7 +8,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, Union, cast, get_args
 
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
@@ -155,7 +155,17 @@ def fit_parser(domain: Domain, task_name: str, *, defaults: Path | None) -> Suit
     parser.add_class_arguments(TrackingConfig, "tracking", instantiate=False)
     owned = _OWNED & _arguments(Trainer)
     parser.add_class_arguments(Trainer, "trainer", skip=owned, instantiate=False, sub_configs=True)
+    _keep_whole_numbers(parser)
     return parser
+
+
+def _keep_whole_numbers(parser: SuiteParser) -> None:
+    """One batch is 1, all of them 1.0: types that try float first would turn the one into the other."""
+    for action in parser._actions:
+        if action.dest.startswith("trainer.limit_") or action.dest == "trainer.val_check_interval":
+            kinds = get_args(cast(Any, action)._typehint)
+            rest = tuple(kind for kind in kinds if kind not in (int, float))
+            cast(Any, action)._typehint = Union[(int, float, *rest)]
 
 
 def _add_settings(parser: SuiteParser, task: Task) -> None:
@@ -185,6 +195,7 @@ def checkpoint_parser(verb: str, task: Task, *, add: Callable[[SuiteParser], Non
     parser.add_class_arguments(task.data, "data", skip=set(trained), instantiate=False)
     others = _arguments(Trainer) - _EVALUATION_TRAINER
     parser.add_class_arguments(Trainer, "trainer", skip=others, instantiate=False, sub_configs=True)
+    parser.set_defaults({"trainer.devices": 1})
     return parser
 
 

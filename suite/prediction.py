@@ -8,7 +8,8 @@ from typing import Literal
 
 from suite.cli import Domains
 from suite.console import report
-from suite.errors import DataError
+from suite.errors import DataError, UsageError
+from suite.gather import gather_results
 from suite.parser import SuiteParser
 from suite.restore import restore
 from suite.sources import read_lines
@@ -17,13 +18,14 @@ from suite.sources import read_lines
 def predict(arguments: Sequence[str], domains: Domains) -> None:
     """Predict each line of FILE, or of standard input, with ``--checkpoint``."""
     module, data, trainer, options = restore("predict", arguments, domains, add=_add)
+    if options.file in (None, "-") and trainer.world_size > 1:
+        raise UsageError("standard input is for one process: give a FILE, or --trainer.devices 1")
     inputs = read_lines(options.file) if options.file not in (None, "-") else _standard_input()
     if not inputs:
         return
     data.set_inputs(inputs)
     batches = trainer.predict(module, datamodule=data) or []
-    results = sorted((result for batch in batches for result in batch), key=lambda each: each["index"])
-    for result in results:
+    for result in gather_results([result for batch in batches for result in batch]):
         if options.format == "jsonl":
             report(json.dumps(result, ensure_ascii=False))
         else:

@@ -27,6 +27,8 @@ def create(root: Path, domain: str, name: str | None) -> Path:
         return Path(os.environ[_SHARED_NAME])
     if name is not None and (not name or name in (".", "..") or "/" in name or "\\" in name):
         raise UsageError(f"--name {name!r}: allowed is one folder name, without slashes")
+    if name is None and os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1")) != "1":
+        raise UsageError("--name is needed where a launcher starts the processes: each would name the run on its own")
     folder = root / domain / (name or _free_name(root / domain))
     if is_first_process():
         try:

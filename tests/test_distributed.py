@@ -1,6 +1,7 @@
 """Two processes make the steps of one process with the same global batch, and count every example once."""
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 import domains
+from tests.commands import ROOT, trained
 
 pytestmark = pytest.mark.distributed
 
@@ -73,3 +75,27 @@ def test_fewer_examples_than_processes_is_refused(tmp_path: Path) -> None:
     done = subprocess.run([*command, "--tracking.mode=disabled"], capture_output=True, text=True, timeout=120)
     assert done.returncode != 0
     assert "1 examples are fewer than 2 processes: use fewer devices" in done.stderr
+
+
+def test_two_processes_write_every_result_once_in_order(tmp_path: Path) -> None:
+    run = trained()
+    common = [f"--checkpoint={run}", "--trainer.accelerator=cpu"]
+    written = []
+    for name, flags in (("one", []), ("two", ["--trainer.devices=2", "--trainer.strategy=ddp"])):
+        output = tmp_path / f"{name}.jsonl"
+        script("evaluate", [*common, f"--output={output}", *flags])
+        written.append([json.loads(line) for line in output.read_text(encoding="utf-8").split("\n")[:-1]])
+    assert [each["index"] for each in written[1]] == list(range(41))
+    assert [each["translation"] for each in written[0]] == [each["translation"] for each in written[1]]
+    lines = tmp_path / "lines.txt"
+    lines.write_text("\n".join(each["source"] for each in written[0]) + "\n", encoding="utf-8")
+    predicted = script("predict", [*common, "--trainer.devices=2", "--trainer.strategy=ddp", str(lines)])
+    assert predicted.split("\n")[:-1] == [each["translation"] for each in written[0]]
+
+
+def script(verb: str, arguments: list[str]) -> str:
+    done = subprocess.run(
+        [sys.executable, f"scripts/{verb}.py", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout

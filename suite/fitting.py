@@ -47,6 +47,8 @@ def fit(arguments: Sequence[str], domain_name: str, domains: Domains) -> None:
     if config.resume is not None:
         source = run_folder.find_checkpoint(config.resume, Path(config.runs), domain.name)
         parser, config = _parse_over(arguments, domain, name, source)
+    else:
+        run_folder.check_name(Path(config.runs), domain.name, config.name)
     settings = settings_of(config, without=_NOT_SETTINGS)
     run = parser.instantiate(config)
     tracking = TrackingConfig(**vars(run.tracking))

@@ -25,8 +25,7 @@ def create(root: Path, domain: str, name: str | None) -> Path:
     """
     if _SHARED_NAME in os.environ and not is_first_process():
         return Path(os.environ[_SHARED_NAME])
-    if name is not None and (not name or name in (".", "..") or "/" in name or "\\" in name):
-        raise UsageError(f"--name {name!r}: allowed is one folder name, without slashes")
+    check_name(root, domain, name)
     if name is None and os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1")) != "1":
         raise UsageError("--name is needed where a launcher starts the processes: each would name the run on its own")
     folder = root / domain / (name or _free_name(root / domain))
@@ -34,13 +33,30 @@ def create(root: Path, domain: str, name: str | None) -> Path:
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
-            message = f"{folder}: this run exists: choose another --name, or go on with --resume {folder}"
-            raise UsageError(message) from None
+            raise UsageError(_exists(folder)) from None
         except OSError as error:
             message = f"{folder}: cannot make the run folder ({error.strerror}): choose another --runs"
             raise SuiteError(message) from None
         os.environ[_SHARED_NAME] = str(folder.resolve())
     return folder
+
+
+def check_name(root: Path, domain: str, name: str | None) -> None:
+    """Refuse early what ``create`` would refuse: the data need not be read for it.
+
+    Raises:
+        UsageError: the run exists, or its name is no folder name.
+    """
+    if name is None:
+        return
+    if not name or name in (".", "..") or "/" in name or "\\" in name:
+        raise UsageError(f"--name {name!r}: allowed is one folder name, without slashes")
+    if is_first_process() and (root / domain / name).exists():
+        raise UsageError(_exists(root / domain / name))
+
+
+def _exists(folder: Path) -> str:
+    return f"{folder}: this run exists: choose another --name, or go on with --resume {folder}"
 
 
 def _free_name(parent: Path) -> str:

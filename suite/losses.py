@@ -91,6 +91,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         assert not torch.is_grad_enabled(), "linear_cross_entropy has no second derivative"
         scale = grads[0]
+        if scale.device.type == "cpu" and float(scale) == 1.0:  # a pass over the output layer's gradient is saved
+            return (
+                *(g.to(dtype) for g, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)),
+                None,
+                None,
+                None,
+                None,
+            )
         kept = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         return (*(gradient.to(dtype) * scale.to(dtype) for gradient, dtype in kept), None, None, None, None)
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from suite.metrics import WeightedMean
-from suite.optim import OptimConfig, add_penalties, build_optimizer
+from suite.optim import OptimConfig, build_optimizer, finish_gradients
 
 Split = Literal["val", "test"]
 
@@ -116,21 +116,15 @@ class SuiteModule(LightningModule):
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(totals)
         loss_sum, weight = totals.unbind()
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         # Distributed strategies average gradients over ranks: multiplying by their number makes it the sum again.
         scale = self.trainer.world_size / weight.clamp_min(torch.finfo(weight.dtype).tiny)
-        penalised = bool(self.optim.l1 or self.optim.l2)
-        if penalised:
-            torch._foreach_mul_(gradients, scale)
-            add_penalties(parameters, l1=self.optim.l1, l2=self.optim.l2)
-            scale = torch.ones_like(scale)
-        norm = torch.nn.utils.get_total_norm(gradients) * scale
-        if gradient_clip_val and gradient_clip_algorithm != "value":
-            scale = scale * (gradient_clip_val / (norm + 1e-6)).clamp(max=1.0)
-        torch._foreach_mul_(gradients, scale)
-        if gradient_clip_val and gradient_clip_algorithm == "value":
-            torch.nn.utils.clip_grad_value_(parameters, gradient_clip_val)
+        norm = finish_gradients(
+            [parameter for group in optimizer.param_groups for parameter in group["params"]],
+            self.optim,
+            scale=scale,
+            clip=gradient_clip_val or None,
+            by_value=gradient_clip_algorithm == "value",
+        )
         self.last_step = TrainingStep(loss_sum / weight, weight, norm)
 
     def validation_step(self, batch: Any, batch_index: int) -> None:

@@ -5,7 +5,7 @@ resumed run cannot differ from one that never stopped. ``plateau`` alone has a s
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -148,6 +148,32 @@ def _one_cycle(step: int, total: int, *, peak: float = 0.3, start: float = 1 / 2
     else:
         low, share = end, 1.0 - min((step - top) / (total - 1.0 - top), 1.0)
     return low + (1.0 - low) * 0.5 * (1.0 - math.cos(math.pi * share))
+
+
+def finish_gradients(
+    parameters: Sequence[nn.Parameter], config: OptimConfig, *, scale: Tensor, clip: float | None, by_value: bool
+) -> Tensor:
+    """Scale summed gradients, add penalties, clip; gives their norm before clipping.
+
+    Args:
+        parameters: those that the optimiser updates.
+        config: for its penalties.
+        scale: what gradients are multiplied with: one over the weight that they were summed over.
+        clip: highest norm, or highest absolute value with ``by_value``; ``None`` leaves gradients as they are.
+        by_value: clip each element on its own.
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if config.l1 or config.l2:
+        torch._foreach_mul_(gradients, scale)
+        add_penalties(parameters, l1=config.l1, l2=config.l2)
+        scale = torch.ones_like(scale)
+    norm = torch.nn.utils.get_total_norm(gradients) * scale
+    if clip is not None and not by_value:
+        scale = scale * (clip / (norm + 1e-6)).clamp(max=1.0)  # one pass for both factors
+    torch._foreach_mul_(gradients, scale)
+    if clip is not None and by_value:
+        torch.nn.utils.clip_grad_value_(parameters, clip)
+    return norm
 
 
 def add_penalties(parameters: Iterable[nn.Parameter], *, l1: float, l2: float) -> None:

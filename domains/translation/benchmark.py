@@ -15,7 +15,7 @@ from domains.translation.decoder import DecoderConfig
 from domains.translation.model import DecodingConfig, TranslationModule
 from domains.translation.network import EncoderConfig
 from suite.console import notice
-from suite.optim import OptimConfig, build_optimizer
+from suite.optim import OptimConfig, build_optimizer, finish_gradients
 from suite.restore import load_module
 from suite.timing import Row, compare, in_turns
 from suite.vocabulary import BOS, EOS, SPECIALS, Tokenizer
@@ -36,13 +36,13 @@ def measure(*, checkpoint: str | None, load: Callable[[str], Any], rounds: int) 
 def step_against_products(dtype: torch.dtype, *, rounds: int) -> Row:
     """A whole training step (forward, loss, backward, clipping, Adam) against its matrix products alone."""
     module, batch = _module(), _batch()
-    optimizer = build_optimizer(module, module.optim)
+    optimizer, parameters = build_optimizer(module, module.optim), list(module.parameters())
 
     def step() -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
             output = module.compute(batch)
-        (output.loss_sum / output.weight).backward()
-        torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        output.loss_sum.backward()
+        finish_gradients(parameters, module.optim, scale=1.0 / output.weight, clip=1.0, by_value=False)
         optimizer.step()
         optimizer.zero_grad()
 

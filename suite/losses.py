@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 CHUNK_ELEMENTS = 2**21  # logits held at a time: 8 MiB in float32
+GROUP_CHUNKS = 16
 
 
 class CrossEntropy(NamedTuple):
@@ -57,32 +58,36 @@ class _LinearCrossEntropy(torch.autograd.Function):
         exact = torch.float64 if dtype == torch.float64 else torch.float32
         rows, output, offset = hidden.to(dtype), weight.to(dtype), bias.to(dtype)
         count, classes = len(targets), weight.size(0)
-        chunk = max(1, CHUNK_ELEMENTS // classes)
+        chunk = min(max(1, CHUNK_ELEMENTS // classes), max(count, 1))
+        # In half precision a sum over chunks would have to be kept in float32: several chunks then go into one product.
+        group = chunk * (1 if dtype == exact else GROUP_CHUNKS)
         columns = targets.unsqueeze(1)
         log_sums = torch.empty(count, dtype=exact, device=hidden.device)
         chosen = torch.empty_like(log_sums)
-        cells = torch.arange(count, device=hidden.device) * classes + targets
-        logits = rows.new_empty(min(chunk, count), classes)
-        slopes = rows.new_empty(count if needs_gradient else 0, classes)
+        logits = rows.new_empty(chunk, classes)
+        slopes = _Slopes(rows, output, exact) if needs_gradient else None
+        grouped = rows.new_empty(min(group, max(count, 1)) if needs_gradient else 0, classes)
         for start in range(0, count, chunk):
             part = slice(start, min(start + chunk, count))
             scores = torch.addmm(offset, rows[part], output.t(), out=logits[: part.stop - start])
             chosen[part] = scores.gather(1, columns[part]).squeeze(1)
-            if needs_gradient:
-                shares = torch.softmax(scores, dim=1, out=slopes[part])
-            else:
+            if slopes is None:
                 shares = torch.softmax(scores.to(exact), dim=1)
+            else:
+                place = start % group
+                shares = torch.softmax(scores, dim=1, out=grouped[place : place + part.stop - start])
             log_sums[part] = _log_sums(scores, shares, columns[part], exact)
+            if slopes is not None and (part.stop == count or part.stop % group == 0):
+                whole = slice(part.stop - place - (part.stop - start), part.stop)
+                slopes.add(grouped[: whole.stop - whole.start], whole, targets[whole], 1.0 - smoothing)
         nll = (log_sums - chosen).sum()
         loss, output_sum = nll.clone(), None
         if smoothing:
             output_sum = weight.to(exact).sum(dim=0)
             mean = (hidden.to(exact) @ output_sum + bias.to(exact).sum()) / classes
             loss = (1.0 - smoothing) * nll + smoothing * (log_sums - mean).sum()
-        if needs_gradient:
-            flat = slopes.view(-1)  # indexing touches M cells; scatter_add_ in bfloat16 copies the whole buffer
-            flat[cells] = flat[cells] - (1.0 - smoothing)
-            ctx.save_for_backward(*_gradients(slopes, rows, output, output_sum, smoothing))
+        if slopes is not None:
+            ctx.save_for_backward(*slopes.gradients(output_sum, smoothing))
             ctx.dtypes = hidden.dtype, weight.dtype, bias.dtype
         ctx.mark_non_differentiable(nll)
         return loss, nll
@@ -112,14 +117,36 @@ def _log_sums(scores: Tensor, shares: Tensor, columns: Tensor, exact: torch.dtyp
     return scores.amax(dim=1).to(exact) - shares.amax(dim=1).to(exact).log()
 
 
-def _gradients(
-    slopes: Tensor, rows: Tensor, output: Tensor, output_sum: Tensor | None, smoothing: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of hidden, weight and bias; ``slopes (M, V)`` lacks the even share ``smoothing / V``."""
-    to_hidden, to_weight, to_bias = slopes @ output, slopes.t() @ rows, slopes.sum(dim=0)
-    if output_sum is not None:
-        share = smoothing / output.size(0)
-        to_hidden = to_hidden - (share * output_sum).to(to_hidden.dtype)
-        to_weight = to_weight - share * rows.sum(dim=0)
-        to_bias = to_bias - share * len(rows)
-    return to_hidden, to_weight, to_bias
+class _Slopes:
+    """Gradients of hidden, weight and bias, chunk by chunk while the chunk is in cache."""
+
+    def __init__(self, rows: Tensor, output: Tensor, exact: torch.dtype) -> None:
+        self.rows, self.output = rows, output
+        self.to_hidden = torch.empty_like(rows)
+        self.to_weight: Tensor | None = None
+        self.to_bias = output.new_zeros(output.size(0), dtype=exact)
+
+    def add(self, shares: Tensor, part: slice, targets: Tensor, mass: float) -> None:
+        """Count in the chunk ``part``: its ``shares`` (softmax) less ``mass`` at the targets, in place."""
+        cells = torch.arange(len(targets), device=targets.device) * shares.size(1) + targets
+        flat = shares.view(-1)  # indexing touches a cell a row; scatter_add_ in bfloat16 copies the whole buffer
+        flat[cells] = flat[cells] - mass
+        torch.mm(shares, self.output, out=self.to_hidden[part])
+        if self.to_weight is None:
+            self.to_weight = torch.mm(shares.t(), self.rows[part])
+        elif shares.dtype == self.to_bias.dtype:
+            self.to_weight.addmm_(shares.t(), self.rows[part])
+        else:  # sums over groups keep the precision that sums within one have
+            self.to_weight = self.to_weight.to(self.to_bias.dtype) + torch.mm(shares.t(), self.rows[part])
+        self.to_bias += shares.sum(dim=0)
+
+    def gradients(self, output_sum: Tensor | None, smoothing: float) -> tuple[Tensor, Tensor, Tensor]:
+        """All three; with the even share ``smoothing / V`` taken off, which is the same for each row or each class."""
+        if self.to_weight is None:
+            self.to_weight = torch.zeros_like(self.output)
+        if output_sum is not None:
+            share = smoothing / self.output.size(0)
+            self.to_hidden -= (share * output_sum).to(self.to_hidden.dtype)
+            self.to_weight -= share * self.rows.sum(dim=0)
+            self.to_bias -= share * len(self.rows)
+        return self.to_hidden, self.to_weight, self.to_bias

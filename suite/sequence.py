@@ -4,6 +4,7 @@ Sequences are batch first, padded at the end, with explicit ``lengths (B,)``; a 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +28,21 @@ def reverse_valid(inputs: Tensor, lengths: Tensor) -> Tensor:
     positions = torch.arange(inputs.size(1), device=inputs.device).unsqueeze(0)
     ends = lengths.unsqueeze(1)
     index = torch.where(positions < ends, ends - 1 - positions, positions)
-    return inputs.gather(1, index.view(*index.shape, *[1] * (inputs.dim() - 2)).expand_as(inputs))
+    return _Permute.apply(inputs, index.view(*index.shape, *[1] * (inputs.dim() - 2)))
+
+
+class _Permute(torch.autograd.Function):
+    """Gather in time by an index that is its own inverse: the gradient is the same gather, and nothing is scattered."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
+        return inputs.gather(1, index.expand_as(inputs))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (index,) = ctx.saved_tensors
+        return _Permute.apply(grads[0], index), None
 
 
 def last_valid(inputs: Tensor, lengths: Tensor) -> Tensor:

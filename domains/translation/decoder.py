@@ -96,8 +96,11 @@ BridgeKind = Literal["linear", "copy", "zero"]
 class Bridge(nn.Module):
     """From the encoder's final state to the decoder's first: ``(B, layers * directions, He)`` to ``(B, N, Hd)``.
 
-    ``linear`` maps the encoder's last layer (both directions) by a tanh layer of its own for each decoder layer and
-    state tensor; ``copy`` hands it over unchanged, which needs equal sizes; ``zero`` hands over nothing.
+    ``linear`` maps the encoder's last layer (both directions) by a layer of its own for each decoder layer and state
+    tensor; ``copy`` hands it over unchanged, which needs equal sizes; ``zero`` hands over nothing.
+
+    Hidden states go through tanh, cell states do not: squashed, both saturate within a few hundred steps at a high
+    learning rate, and a decoder without attention then starts every sentence alike, for good.
     """
 
     def __init__(self, kind: BridgeKind, encoder: RecurrentEncoder, *, config: DecoderConfig, num_states: int) -> None:
@@ -116,8 +119,10 @@ class Bridge(nn.Module):
         """Map an encoder's final state."""
         last = [part[:, -self.directions :].flatten(1) for part in state]
         if self.project is not None:
-            mapped = torch.tanh(self.project(torch.cat(last, dim=1)))
-            return tuple(mapped.unflatten(1, (self.num_states, self.num_layers, self.size)).unbind(1))
+            # A cell state is unbounded: as an input it counts by its size alone once it is large.
+            mapped = self.project(torch.cat([last[0], *(part.tanh() for part in last[1:])], dim=1))
+            hidden, *memory = mapped.unflatten(1, (self.num_states, self.num_layers, self.size)).unbind(1)
+            return (hidden.tanh(), *memory)
         start = last[0].unsqueeze(1).expand(-1, self.num_layers, -1)
         if self.kind == "zero":
             start = start.new_zeros(start.size(0), self.num_layers, self.size)

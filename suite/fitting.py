@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 import yaml
+from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from suite import run_folder
 from suite.checkpoint import RECORD_KEY, make_record, read
@@ -107,11 +109,25 @@ def _run_in(
         verb = f"Going on with {folder} from step {checkpoint['global_step']}" if checkpoint else f"Run {folder}"
         notice(f"{verb}: {_count_parameters(module):,} parameters, {len(data.examples('train').lengths):,} examples")
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=source)
+        _fit(trainer, module, data, source=source, folder=folder)
         outcome = test_best(trainer, module, data, folder)
     finally:
         finish(loggers)
     report_outcome(outcome, module, folder=folder, mode=resolve_mode(tracking), domain=settings["domain"])
+
+
+def _fit(trainer: Trainer, module: SuiteModule, data: SuiteDataModule, *, source: Path | None, folder: Path) -> None:
+    """Train; a signal ends it with a word on how to go on, and the status that says which signal (130 or 143)."""
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=source)
+    except SystemExit as stop:
+        if not trainer.interrupted:
+            raise
+        terminated = isinstance(stop, SIGTERMException)
+        notice(
+            f"{'terminated' if terminated else 'interrupted'}: go on from the last checkpoint with --resume {folder}"
+        )
+        raise SystemExit(143 if terminated else 130) from None
 
 
 def build_module(run: Any, task: Task, assets: dict[str, Any]) -> SuiteModule:

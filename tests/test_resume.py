@@ -3,6 +3,8 @@
 import hashlib
 import multiprocessing
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -155,3 +157,19 @@ def test_damaged_newest_falls_back_and_says_so(tmp_path: Path, capfd: pytest.Cap
     error = capfd.readouterr().err
     assert "last.ckpt: damaged" in error
     assert "from step 8" in error
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_ends_a_run_with_its_status_and_a_way_on(name: str, status: int, tmp_path: Path) -> None:
+    flags = ["--domain=toy", "--runs", str(tmp_path), "--tracking.mode=disabled"]
+    steps = tmp_path / "steps"
+    command = f"import sys; from tests.interrupted import run; sys.exit(run('on_train_batch_end:11:{name}', 'fit', "
+    command += f"{[*flags, '--name=cut']!r}))"
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, timeout=120)
+    assert done.returncode == status, done.stderr
+    assert f"--resume {tmp_path}/toy/cut" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert in_a_process("never", [*flags, "--name=whole"], steps=steps) == 0
+    assert in_a_process("never", [*flags, f"--resume={tmp_path}/toy/cut"], steps=steps) == 0
+    last = Path("checkpoints") / "last.ckpt"
+    assert digest(tmp_path / "toy" / "cut" / last) == digest(tmp_path / "toy" / "whole" / last)

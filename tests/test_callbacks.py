@@ -1,0 +1,97 @@
+"""The standing callbacks, as their figures and files show them after a run of the toy domain."""
+
+import csv
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from suite.callbacks import LearningRate
+from suite.optim import OptimConfig, schedule_factor
+from tests.commands import fit_toy
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def column(folder: Path, name: str) -> list[float]:
+    return [float(row[name]) for row in rows(folder) if row[name]]
+
+
+def test_learning_rate_follows_the_schedule(tmp_path: Path) -> None:
+    flags = ("--optim.schedule=linear", "--optim.warmup_steps=3", "--trainer.log_every_n_steps=1")
+    ran = fit_toy("--runs", tmp_path, "--name=a", "--trainer.max_epochs=2", *flags)
+    assert ran.status == 0, ran.err
+    config = OptimConfig(lr=1e-2, schedule="linear", warmup_steps=3)
+    expected = [1e-2 * schedule_factor(config, step, 16) for step in range(16)]
+    assert column(tmp_path / "toy" / "a", "train/lr") == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_accumulated_steps_are_logged_once_each(accumulate: int, tmp_path: Path) -> None:
+    ran = fit_toy("--runs", tmp_path, "--name=a", "--trainer.log_every_n_steps=1",
+                  f"--trainer.accumulate_grad_batches={accumulate}")  # fmt: skip
+    assert ran.status == 0, ran.err
+    steps = -(-8 // accumulate)
+    assert len(column(tmp_path / "toy" / "a", "train/loss")) == steps
+
+
+def test_best_is_the_best_and_last_the_last(tmp_path: Path) -> None:
+    ran = fit_toy("--runs", tmp_path, "--name=a", "--trainer.max_epochs=4", "--optim.lr=0.3")
+    assert ran.status == 0, ran.err
+    folder = tmp_path / "toy" / "a" / "checkpoints"
+    losses = column(tmp_path / "toy" / "a", "val/loss")
+    best = torch.load(folder / "best.ckpt", weights_only=True)
+    last = torch.load(folder / "last.ckpt", weights_only=True)
+    kept = next(state for name, state in last["callbacks"].items() if name.startswith("RunCheckpoints"))
+    assert kept["best"] == pytest.approx(min(losses))
+    assert best["global_step"] == 8 * (losses.index(min(losses)) + 1)
+    assert last["global_step"] == 32
+
+
+def test_patience_stops_a_run_that_does_not_improve(tmp_path: Path) -> None:
+    ran = fit_toy("--runs", tmp_path, "--name=a", "--trainer.max_epochs=30", "--optim.lr=1e-9", "--patience=2",
+                  "--optim.name=sgd", "--optim.schedule=constant")  # fmt: skip
+    assert ran.status == 0, ran.err
+    assert len(column(tmp_path / "toy" / "a", "val/loss")) < 30
+
+
+def test_plateau_cuts_after_its_patience_and_keeps_its_state() -> None:
+    config = OptimConfig(schedule="plateau", plateau_patience=1, plateau_factor=0.5)
+    module: Any = SimpleNamespace(optim=config, monitor="val/loss", monitor_mode="min")
+    trainer: Any = SimpleNamespace(state=SimpleNamespace(fn="fit"), sanity_checking=False, callback_metrics={})
+    rate, cuts = LearningRate(), []
+    for score in (3.0, 2.0, 2.5, 2.5, 2.5, 2.5, 1.0, float("nan"), 1.5):
+        trainer.callback_metrics["val/loss"] = torch.tensor(score)
+        rate.on_validation_end(trainer, module)
+        again = LearningRate()
+        again.load_state_dict(rate.state_dict())
+        rate = again
+        cuts.append(rate.cut)
+    assert cuts == [1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.25, 0.125]
+
+
+BY_NORM = ["--trainer.gradient_clip_val=0.001"]
+
+
+@pytest.mark.parametrize("flags", [BY_NORM, [*BY_NORM, "--trainer.gradient_clip_algorithm=value"]])
+def test_clipping_by_norm_and_by_value_limits_the_step(flags: list[str], tmp_path: Path) -> None:
+    common = ("--optim.name=sgd", "--optim.lr=1", "--optim.schedule=constant", "--trainer.max_steps=1",
+              "--trainer.limit_val_batches=0")  # fmt: skip
+    states = []
+    for name, lr in (("start", "1e-12"), ("moved", "1")):
+        ran = fit_toy("--runs", tmp_path, f"--name={name}", *common, f"--optim.lr={lr}", *flags)
+        assert ran.status == 0, ran.err
+        states.append(
+            torch.load(tmp_path / "toy" / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        )
+    moves = torch.cat([(states[1][key] - states[0][key]).flatten() for key in states[0] if "evaluation" not in key])
+    if len(flags) == 1:
+        assert float(moves.norm()) == pytest.approx(0.001, rel=1e-2)
+    else:
+        assert float(moves.abs().max()) == pytest.approx(0.001, rel=1e-2)
+        assert float(moves.norm()) > 0.001

@@ -1,0 +1,110 @@
+"""Checkpoint files: whole or not there, verified, plain."""
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from suite import checkpoint, run_folder
+from suite.errors import CheckpointError
+
+
+def content(value: float) -> dict[str, Any]:
+    record = checkpoint.make_record(settings={"domain": "toy"}, assets={})
+    return {"state_dict": {"weight": torch.full((50,), value)}, checkpoint.RECORD_KEY: record}
+
+
+def weight(path: Path) -> float:
+    return float(checkpoint.read(path)["state_dict"]["weight"][0])
+
+
+def test_written_and_read_back_with_its_digest(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "last.ckpt"
+    checkpoint.write(content(1.0), path)
+    checkpoint.write(content(2.0), path)
+    assert weight(path) == 2.0
+    assert sorted(each.name for each in path.parent.iterdir()) == ["last.ckpt", "last.ckpt.sha256"]
+
+
+def test_a_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "last.ckpt"
+    checkpoint.write(content(1.0), path)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CheckpointError, match=r"last.ckpt: cannot write .*No space left on device"):
+        checkpoint.write(content(2.0), path)
+    monkeypatch.undo()
+    assert weight(path) == 1.0
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["last.ckpt", "last.ckpt.sha256"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_write_that_fails_in_the_middle_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    (tmp_path / "last.ckpt.tmp").symlink_to("/dev/full")
+    with pytest.raises(CheckpointError, match="cannot write the checkpoint"):
+        checkpoint.write(content(1.0), path)
+    assert not path.exists()
+
+
+def test_killed_between_writing_and_renaming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "last.ckpt"
+    checkpoint.write(content(1.0), path)
+
+    def stop(*names: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", stop)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.write(content(2.0), path)
+    monkeypatch.undo()
+    assert weight(path) == 1.0
+
+
+def test_a_second_name_survives_the_first(tmp_path: Path) -> None:
+    best, last = tmp_path / "best.ckpt", tmp_path / "last.ckpt"
+    checkpoint.write(content(1.0), best)
+    checkpoint.duplicate(best, last)
+    checkpoint.write(content(2.0), last)
+    assert (weight(best), weight(last)) == (1.0, 2.0)
+    checkpoint.duplicate(best, last)
+    assert weight(last) == 1.0
+
+
+def test_where_links_are_not_to_be_had_it_is_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*names: Any) -> None:
+        raise OSError(errno.EPERM, "not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    checkpoint.write(content(1.0), tmp_path / "best.ckpt")
+    checkpoint.duplicate(tmp_path / "best.ckpt", tmp_path / "last.ckpt")
+    assert weight(tmp_path / "last.ckpt") == 1.0
+
+
+def test_later_formats_and_hyper_parameters_are_refused(tmp_path: Path) -> None:
+    later = content(1.0)
+    later[checkpoint.RECORD_KEY]["format"] = checkpoint.FORMAT + 1
+    checkpoint.write(later, tmp_path / "later.ckpt")
+    with pytest.raises(CheckpointError, match="newer than this version reads"):
+        checkpoint.read(tmp_path / "later.ckpt")
+    checkpoint.write({**content(1.0), "hyper_parameters": {"_instantiator": "os.system"}}, tmp_path / "poisoned.ckpt")
+    with pytest.raises(CheckpointError, match="carries hyper-parameters"):
+        checkpoint.read(tmp_path / "poisoned.ckpt")
+
+
+def test_the_newest_that_is_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / run_folder.CHECKPOINTS
+    for number, name in enumerate(("best", "last")):
+        checkpoint.write(content(float(number)), folder / f"{name}.ckpt")
+        os.utime(folder / f"{name}.ckpt", (1000 + number, 1000 + number))
+    assert run_folder.newest_checkpoint(tmp_path).name == "last.ckpt"
+    with (folder / "last.ckpt").open("r+b") as file:
+        file.truncate(100)
+    assert run_folder.newest_checkpoint(tmp_path).name == "best.ckpt"
+    assert "last.ckpt: damaged: 100 bytes" in capsys.readouterr().err

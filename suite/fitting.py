@@ -81,8 +81,11 @@ def _train(
     data = task.data(**vars(run.data), seed=run.seed, assets=assets)
     module = build_module(run, task, data.assets)
     module.optim.check()
-    for split in ("train", "val"):
-        data.loader(split, shuffle=False)  # what is wrong with the data is said before there is a run
+    # What is wrong with the data is said before there is a run.
+    batches = {split: len(data.loader(split, shuffle=False)) for split in ("train", "val")}
+    if batches["train"] == 1:
+        count = len(data.examples("train").lengths)
+        notice(f"data: the {count} training examples fit one batch: every epoch is a single step")
     folder = source.parent.parent if source else run_folder.create(Path(run.runs), domain.name, run.name)
     try:
         _run_in(folder, run, settings, module, data, tracking=tracking, checkpoint=checkpoint, source=source)

@@ -66,7 +66,7 @@ class OptimConfig:
             UsageError: naming the setting.
         """
         for key in ("lr", "eps"):
-            if getattr(self, key) <= 0:
+            if not 0 < getattr(self, key) < math.inf:
                 raise UsageError(f"optim.{key} is {getattr(self, key)}, allowed is more than 0")
         for key in ("momentum", "weight_decay", "l1", "l2", "warmup_steps", "floor", "plateau_patience"):
             if getattr(self, key) < 0:

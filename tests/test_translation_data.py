@@ -177,7 +177,8 @@ def test_a_dataset_smaller_than_a_batch_trains(batch: tuple[Any, ...], tmp_path:
     files = [argument for name in ("train", "val", "test") for argument in (f"--data.{name}", table)]
     ran = fit(tmp_path, "--data.dataset", "files", *files, "--data.vocabulary.size", 60, *batch)
     assert ran.status == 0, ran
-    assert "the 5 training examples fit one batch: every epoch is a single step" in ran.err
+    said = "the 5 training examples fit one batch: every epoch is a single step" in ran.err
+    assert said == (batch != ("--data.max_tokens", 3))  # there each sentence is a batch of its own
 
 
 @pytest.mark.parametrize("level", ["bpe", "unigram", "word", "char"])

@@ -1,0 +1,48 @@
+"""Every command of the README is one that the command line takes; those on a trained model are run."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import domains
+from suite.cli import CONFIGS, peek_domain
+from suite.parser import fit_parser, recipes_first
+from tests.commands import ROOT, run, trained
+
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+COMMANDS = [line.split("  #")[0].strip() for line in re.findall(r"^    (\S.*scripts/.*)$", TEXT, flags=re.MULTILINE)]
+
+
+def test_there_are_commands_of_each_kind() -> None:
+    assert {re.search(r"scripts/(\w+)\.py", command).group(1) for command in COMMANDS} == {  # type: ignore[union-attr]
+        "fit", "evaluate", "predict", "benchmark",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("command", [each for each in COMMANDS if "scripts/fit.py" in each and "--help" not in each])
+def test_fit_commands_parse(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    arguments = shlex.split(command.split("scripts/fit.py", 1)[1])
+    domain = domains.load(peek_domain(arguments, domains.available()))
+    parser = fit_parser(domain, domain.default, defaults=CONFIGS / domain.name / "default.yaml")
+    parser.parse_args(recipes_first(arguments))
+
+
+@pytest.mark.parametrize("command", [each for each in COMMANDS if "NAME" in each and "fit.py" not in each])
+def test_commands_on_a_run(command: str, tmp_path: Path) -> None:
+    verb, rest = re.search(r"scripts/(\w+)\.py (.*)", command).groups()  # type: ignore[union-attr]
+    arguments = [
+        str(trained()) if word == "runs/translation/NAME" else str(tmp_path / word) if word.endswith(".jsonl") else word
+        for word in shlex.split(rest)
+    ]
+    ran = run(verb, *arguments, stdin=b"A dog is sleeping.\n")
+    assert ran.status == 0, ran
+    assert ran.lines
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^    make (\w+)", TEXT, flags=re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target

@@ -1,5 +1,6 @@
 """How a run ends: the best checkpoint is tested, and a person reads what came out and what to do next."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +66,16 @@ def report_outcome(outcome: Outcome, module: SuiteModule, *, folder: Path, mode:
         report(line)
     checkpoint = _shown(outcome.best or folder)
     report("\nNext")
-    report(f"  python scripts/evaluate.py --checkpoint {checkpoint} --output results.jsonl")
-    report(f"  python scripts/predict.py --checkpoint {checkpoint} FILE")
-    report(f"  python scripts/fit.py --domain {domain} --help")
+    python = _interpreter()
+    report(f"  {python} scripts/evaluate.py --checkpoint {checkpoint} --output results.jsonl")
+    report(f"  {python} scripts/predict.py --checkpoint {checkpoint} FILE")
+    report(f"  {python} scripts/fit.py --domain {domain} --help")
+
+
+def _interpreter() -> str:
+    """How to call this interpreter from here: relative where its environment lies below."""
+    path, here = Path(sys.executable), Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def _shown(path: Path) -> str:

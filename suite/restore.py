@@ -37,6 +37,7 @@ def load_module(path: str | Path, *, load: Callable[[str], Any], decoding: Any =
     Raises:
         CheckpointError: a damaged or foreign checkpoint.
     """
+    path = best_of(str(path))
     checkpoint = read(path)
     task = _task_of(checkpoint[RECORD_KEY]["settings"], load, path)
     return _module_of(checkpoint, task, decoding, path)

@@ -42,5 +42,5 @@ def refuse_changes(old: dict[str, Any], new: dict[str, Any]) -> None:
     if changed:
         raise UsageError(
             f"--resume goes on with the settings of the run; these differ: {', '.join(changed)}. "
-            f"Leave them out, or begin a new run; what may change: {', '.join(MAY_CHANGE)}"
+            f"Leave them out, or begin a new run; what may change: {', '.join(name.rstrip('.') for name in MAY_CHANGE)}"
         )

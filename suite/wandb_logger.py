@@ -86,7 +86,10 @@ class WandbTracker(WandbLogger):
         run.define_metric(STEP)
         run.define_metric("*", step_metric=STEP, step_sync=True)
         if self._replaying and self._recorded > 0:
-            notice(f"W&B has this run up to step {self._recorded}; what is repeated below it is not sent again")
+            notice(
+                f"W&B has this run up to step {self._recorded}: what is repeated below it is not sent again, and what "
+                "a killed process had not sent yet is in metrics.csv alone"
+            )
         if self._mode == "online":
             write_run_id(self._folder, run.id, url=run.url)
             notice(f"W&B: {run.url}")

@@ -98,7 +98,7 @@ class TranslationData(SuiteDataModule):
         test: Likewise.
         columns: Names of the source and the target column in tables.
         held_out: Share of the training pairs for each of val and test that is not given.
-        sample_size: Training pairs of the embedded sample; all of them if not given.
+        sample_size: Training pairs of the embedded sample, any number; 24,000 if not given.
         vocabulary: How text becomes tokens.
         max_length: Longest sentence in training, in tokens; longer pairs are counted and left out of training alone.
         batch_size: Pairs in a batch of one process, at most.

@@ -13,6 +13,7 @@ from suite.data import SuiteDataModule
 from suite.gather import gather_results
 from suite.module import SuiteModule
 from suite.run_folder import CHECKPOINTS
+from suite.run_folder import SAMPLES as SAMPLES_FOLDER
 from suite.tracking import Mode, closing_lines
 
 SAMPLES = 5
@@ -34,6 +35,8 @@ def test_best(trainer: Trainer, module: SuiteModule, data: SuiteDataModule, fold
         module.load_state_dict(read(found)["state_dict"])
     module.kept = []
     trainer.test(module, datamodule=data, verbose=False)
+    if trainer.is_global_zero:
+        module.write_evaluation("test", folder / SAMPLES_FOLDER, "test")
     samples, module.kept = gather_results(module.kept)[:SAMPLES], None
     return Outcome(test_figures(trainer), samples, found)
 
@@ -59,6 +62,8 @@ def report_outcome(outcome: Outcome, module: SuiteModule, *, folder: Path, mode:
     report(f"Best checkpoint  {_shown(outcome.best) if outcome.best else 'none: no validation was run'}")
     report("\nTest")
     for line in figure_lines(outcome.figures, module):
+        report(line)
+    for line in module.evaluation_lines("test"):
         report(line)
     for sample in outcome.samples:
         report("")

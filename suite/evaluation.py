@@ -31,10 +31,14 @@ def evaluate(arguments: Sequence[str], domains: Domains) -> None:
     report(f"{options.split}: {len(data.examples(options.split).lengths):,} examples")
     for line in figure_lines(test_figures(trainer), module):
         report(line)
+    for line in module.evaluation_lines("test"):
+        report(line)
     results = gather_results(module.kept)
     if options.output is not None and is_first_process():
-        write_results(Path(options.output), results)
-        report(f"Written to {options.output}")
+        output = Path(options.output)
+        write_results(output, results)
+        written = [output, *module.write_evaluation("test", output.parent, output.stem)]
+        report(f"Written to {', '.join(map(str, written))}")
 
 
 def _add(parser: SuiteParser, task: Task) -> None:

@@ -7,6 +7,7 @@ the step that one process makes with the same examples.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import torch
@@ -64,6 +65,10 @@ class SuiteModule(LightningModule):
         """Forward pass and loss of one batch."""
         raise NotImplementedError
 
+    def compute_in(self, split: Literal["train", "val", "test"], batch: Any) -> StepOutput:
+        """``compute`` as a step of a pass over ``split``; a module that carries a state from batch to batch does so."""
+        return self.compute(batch)
+
     def make_metrics(self) -> dict[str, Metric]:
         """New metric objects beside the loss, by the name that they are logged under."""
         return {}
@@ -93,13 +98,24 @@ class SuiteModule(LightningModule):
         """A matplotlib figure of what happens inside the model on ``batch``; ``None`` without."""
         return None
 
+    def evaluation_lines(self, split: Split) -> list[str]:
+        """What is printed below the figures of the last evaluation of ``split``: figures of each class, say."""
+        return []
+
+    def write_evaluation(self, split: Split, folder: Path, stem: str) -> list[Path]:
+        """Write files about the last evaluation of ``split``, their names beginning with ``stem``; gives their paths.
+
+        Called on the first process alone.
+        """
+        return []
+
     @staticmethod
     def lines(result: dict[str, Any]) -> list[str]:
         """A result of ``predict_step`` as the lines of ``--format text``."""
         raise NotImplementedError
 
     def training_step(self, batch: Any, batch_index: int) -> Tensor:
-        output = self.compute(batch)
+        output = self.compute_in("train", batch)
         self._totals.append(torch.stack([output.loss_sum.detach().float(), output.weight.float()]))
         # Lightning divides by the accumulation steps; the only division here is the one by the whole weight.
         return output.loss_sum * self.trainer.accumulate_grad_batches
@@ -134,7 +150,7 @@ class SuiteModule(LightningModule):
         self._evaluate("test", batch)
 
     def _evaluate(self, split: Split, batch: Any) -> None:
-        output = self.compute(batch)
+        output = self.compute_in(split, batch)
         metrics = dict(cast(nn.ModuleDict, self.evaluation[split]).items())
         cast(WeightedMean, metrics["loss"]).update(output.loss_sum, output.weight)
         self.update_metrics(cast(dict[str, Metric], metrics), batch, output)

@@ -15,7 +15,7 @@ from suite.checkpoint import AtomicCheckpointIO
 from suite.errors import UsageError
 from suite.module import SuiteModule
 from suite.progress import build_progress
-from suite.run_folder import CHECKPOINTS
+from suite.run_folder import CHECKPOINTS, SAMPLES
 from suite.samples import Samples
 
 
@@ -55,7 +55,7 @@ def build_trainer(
         StepSeed(config.seed),
         LearningRate(),
         StepLog(),
-        Samples(folder / "samples", count=config.samples),
+        Samples(folder / SAMPLES, count=config.samples),
         RunCheckpoints(folder / CHECKPOINTS, record=record, every_n_steps=config.checkpoint_every),
         *(users if isinstance(users, list) else [users]),
     ]

@@ -81,7 +81,7 @@ def hold_out(
 def fold_parts(
     labels: Sequence[str], *, folds: int, fold: int, seed: int, held_out: float, groups: Sequence[str] | None = None
 ) -> Parts:
-    """The splits of a fold: its examples are ``test``; about ``held_out`` of the others are ``val``, the rest ``train``.
+    """The splits of a fold: its examples are ``test``, about ``held_out`` of the others ``val``, the rest ``train``.
 
     Raises:
         UsageError: a fold that there is not; as ``assign_folds`` and ``hold_out``.

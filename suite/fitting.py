@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from suite import run_folder
 from suite.checkpoint import RECORD_KEY, make_record, read
 from suite.cli import Domains, peek_task
-from suite.closing import report_outcome, test_best
+from suite.closing import Outcome, report_outcome, test_best
 from suite.console import is_first_process, notice
 from suite.data import SuiteDataModule
 from suite.domain import Domain, Task
@@ -32,8 +32,8 @@ from suite.wandb_logger import read_run_id
 _NOT_SETTINGS = ("config", "resume", "debug", "name", "runs")
 
 
-def fit(arguments: Sequence[str], domain_name: str, domains: Domains) -> None:
-    """Train, test the best checkpoint, and say what to do next.
+def fit(arguments: Sequence[str], domain_name: str, domains: Domains) -> Outcome:
+    """Train, test the best checkpoint, and say what to do next; gives the test figures.
 
     Raises:
         SuiteError: anything that a user can cause; see the message.
@@ -41,9 +41,7 @@ def fit(arguments: Sequence[str], domain_name: str, domains: Domains) -> None:
     quiet_libraries()
     domain: Domain = domains.load(domain_name)
     name = peek_task(arguments) or domain.default
-    defaults = domains.configs / domain.name / ("default.yaml" if name == domain.default else f"{name}.yaml")
-    domain.task(name)
-    parser = fit_parser(domain, name, defaults=defaults)
+    parser = fit_parser(domain, name, defaults=defaults_of(domain, name, domains))
     config = parser.parse_args(recipes_first(arguments))
     source = None
     if config.resume is not None:
@@ -55,7 +53,17 @@ def fit(arguments: Sequence[str], domain_name: str, domains: Domains) -> None:
     run = parser.instantiate(config)
     tracking = TrackingConfig(**vars(run.tracking))
     check_online(resolve_mode(tracking))
-    _train(run, settings, domain=domain, task=domain.task(name), tracking=tracking, source=source)
+    return _train(run, settings, domain=domain, task=domain.task(name), tracking=tracking, source=source)
+
+
+def defaults_of(domain: Domain, task: str, domains: Domains) -> Path:
+    """The YAML of a task's defaults: ``default.yaml`` for the domain's own task, ``<task>.yaml`` for another.
+
+    Raises:
+        UsageError: no such task.
+    """
+    domain.task(task)
+    return domains.configs / domain.name / ("default.yaml" if task == domain.default else f"{task}.yaml")
 
 
 def _parse_over(arguments: Sequence[str], domain: Domain, task: str, source: Path) -> tuple[SuiteParser, Any]:
@@ -73,7 +81,7 @@ def _parse_over(arguments: Sequence[str], domain: Domain, task: str, source: Pat
 
 def _train(
     run: Any, settings: dict[str, Any], *, domain: Domain, task: Task, tracking: TrackingConfig, source: Path | None
-) -> None:
+) -> Outcome:
     torch.set_num_threads(run.threads)
     seed_everything(run.seed, "weights")
     checkpoint = read(source) if source else None
@@ -88,7 +96,7 @@ def _train(
         notice(f"data: the {count} training examples fit one batch: every epoch is a single step")
     folder = source.parent.parent if source else run_folder.create(Path(run.runs), domain.name, run.name)
     try:
-        _run_in(folder, run, settings, module, data, tracking=tracking, checkpoint=checkpoint, source=source)
+        return _run_in(folder, run, settings, module, data, tracking=tracking, checkpoint=checkpoint, source=source)
     finally:
         run_folder.discard_empty(folder)
 
@@ -103,7 +111,7 @@ def _run_in(
     tracking: TrackingConfig,
     checkpoint: dict[str, Any] | None,
     source: Path | None,
-) -> None:
+) -> Outcome:
     loggers = _build_loggers(tracking, folder, settings, checkpoint)
     record = make_record(settings=settings, assets=data.assets)
     trainer = build_trainer(run, folder, record=record, module=module, loggers=loggers)
@@ -124,6 +132,7 @@ def _run_in(
         domain=settings["domain"],
         usage=data.prediction_usage,
     )
+    return outcome
 
 
 def _fit(trainer: Trainer, module: SuiteModule, data: SuiteDataModule, *, source: Path | None, folder: Path) -> None:

@@ -168,7 +168,8 @@ def test_training_equals_a_plain_loop(accumulate: int) -> None:
             weight += int(output.weight)
             if number % accumulate == 0 or number == len(batches):
                 for parameter in other.parameters():
-                    parameter.grad /= weight  # type: ignore[operator]
+                    assert parameter.grad is not None
+                    parameter.grad.div_(weight)
                 optimizer.step()
                 optimizer.zero_grad()
                 weight = 0

@@ -5,7 +5,7 @@ and gone on with like any other.
 """
 
 import argparse
-import importlib
+import functools
 import json
 import statistics
 from collections.abc import Callable, Sequence
@@ -84,7 +84,7 @@ def _options(arguments: Sequence[str], domain: str) -> tuple[argparse.Namespace,
 
 
 def _fine_tune() -> Train:
-    return importlib.import_module("suite.finetune").finetune
+    return functools.partial(fit, verb="finetune")
 
 
 def _check(arguments: Sequence[str], domain: Domain, domains: Domains, *, fine_tuned: bool) -> None:

@@ -8,8 +8,9 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy
 from numpy.typing import NDArray
@@ -40,9 +41,13 @@ def _refusal(path: Path, error: OSError) -> str:
 
 
 def file_key(path: Path, settings: dict[str, Any]) -> str:
-    """Another name for another file, another content or other settings."""
-    stat = path.stat()
-    parts = [_FORMAT, str(path.resolve()), stat.st_size, stat.st_mtime_ns, settings]
+    """Another name for another file, another content or other settings; for a file that is not there, one too."""
+    try:
+        stat = path.stat()
+        state = [stat.st_size, stat.st_mtime_ns]
+    except OSError:
+        state = []
+    parts = [_FORMAT, str(path.resolve()), *state, settings]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -52,18 +57,7 @@ def save_array(path: Path, array: NDArray[Any]) -> None:
     Raises:
         SuiteError: the folder cannot be written or the disk is full.
     """
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        temporary = Path(name)
-        with os.fdopen(handle, "wb") as file:
-            numpy.save(file, array, allow_pickle=False)
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise SuiteError(_refusal(path.parent, error)) from None
+    _save(path, lambda file: numpy.save(file, array, allow_pickle=False))
 
 
 def open_array(path: Path) -> NDArray[Any] | None:
@@ -72,3 +66,31 @@ def open_array(path: Path) -> NDArray[Any] | None:
         return numpy.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
+
+
+def save_plain(path: Path, value: Any) -> None:
+    """Write plain data as JSON, as ``save_array`` does it."""
+    _save(path, lambda file: file.write(json.dumps(value, ensure_ascii=False).encode()))
+
+
+def open_plain(path: Path) -> Any:
+    """The plain data of a cache file; ``None`` where it is not there or not whole."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _save(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+        temporary = Path(name)
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise SuiteError(_refusal(path.parent, error)) from None

@@ -15,7 +15,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from domains.video.container import missing_bytes
-from suite.errors import DataError, UsageError
+from suite.errors import DataError
 
 Fit = Literal["crop", "stretch"]
 _STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}
@@ -43,8 +43,8 @@ def decode(
         max_frames: more than so many are refused.
 
     Raises:
-        DataError: empty, cut, damaged, too long, or not a video; the message has the reason without the file's name.
-        UsageError: the file does not have that stream.
+        DataError: empty, cut, damaged, too long, not a video, or without that stream; the message has the reason
+            without the file's name.
     """
     if not path.is_file():
         raise DataError("no such file" if not path.exists() else "a folder or device where a file is needed")
@@ -88,9 +88,7 @@ def _stream_of(container: Any, number: int | None) -> Any:
     if number is None:
         return container.streams.best("video")
     if not 0 <= number < len(streams):
-        raise UsageError(
-            f"data.stream is {number}, but {container.name} has {len(streams)} video stream(s), counted from 0"
-        )
+        raise DataError(f"data.stream is {number}, and it has {len(streams)} video stream(s), counted from 0")
     return streams[number]
 
 
@@ -110,9 +108,7 @@ def _frames(container: Any, stream: Any) -> Iterator[Any]:
             yield frame
 
 
-def to_square(
-    frame: Any, *, size: int, fit: Fit, aspect: float, scaler: VideoReformatter
-) -> NDArray[numpy.uint8]:
+def to_square(frame: Any, *, size: int, fit: Fit, aspect: float, scaler: VideoReformatter) -> NDArray[numpy.uint8]:
     """A decoded frame as upright RGB ``(size, size, 3)``, in the colours that its own matrix and range say.
 
     ``aspect`` is the width of a pixel over its height. One ``scaler`` for all frames of a file keeps its tables.

@@ -6,10 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy
-
 from suite.errors import DataError, UsageError, gather
-from suite.seeding import mix
+from suite.folds import fold_parts, hold_out
 from suite.sources import read_lines, read_table
 
 SPLITS = ("train", "val", "test")
@@ -35,8 +33,10 @@ def list_items(path: str | Path) -> list[Item]:
     if place.is_dir():
         return list_folder(place)
     if not place.exists():
-        raise DataError(f"{place}: no such folder or manifest; --data.path takes a folder with one folder a class, or a "
-                        "CSV file with the columns path,label[,group][,split]")  # fmt: skip
+        raise DataError(
+            f"{place}: no such folder or manifest; --data.path takes a folder with one folder a class, or a CSV file "
+            "with the columns path,label[,group][,split]"
+        )
     return read_manifest(place)
 
 
@@ -79,14 +79,14 @@ def read_manifest(path: Path) -> list[Item]:
     for number, row in enumerate(rows, start=1):
         values = dict(zip(["path", "label", *optional], row, strict=True))
         where = f"{path}, row {number}"
-        for name in ("path", "label", *optional):
+        for name in ("path", "label"):
             if not values[name]:
                 problems.append(f"{where}: {name} is empty")
         split = values.get("split")
         if split and split not in SPLITS:
             problems.append(f"{where}: split is {split!r}, allowed are {', '.join(SPLITS)}")
         file = path.parent / Path(values["path"]).expanduser()
-        items.append(Item(file, values["path"], values["label"], values.get("group"), split))
+        items.append(Item(file, values["path"], values["label"], values.get("group") or None, split or None))
     repeated = [name for name, count in Counter(item.name for item in items).items() if count > 1]
     problems += [f"{path}: {name} stands there more than once" for name in repeated]
     gather(problems)
@@ -113,56 +113,46 @@ def check_groups(items: Iterable[Item], *, where: str) -> None:
     )
 
 
-def hold_out_items(items: Sequence[Item], *, share: float, seed: int) -> list[Item]:
-    """The same items, each with a split: val and test, where nothing is given for them, get ``share`` of train each.
+def split_items(items: Sequence[Item], *, held_out: float, seed: int) -> list[Item]:
+    """The same items, each with a split: val and test, where none is given for them, get ``held_out`` of train each.
 
-    Whole groups go to one side; each side gets its share of every label, as far as groups allow.
+    Stratified by label; whole groups go to one side.
 
     Raises:
         UsageError: a share that leaves nothing for train.
-        DataError: too few groups.
+        DataError: too few examples or groups, or some rows without a split where val and test are given.
     """
     given = {item.split for item in items}
-    missing = [name for name in ("val", "test") if name not in given]
-    pool = [index for index, item in enumerate(items) if item.split in (None, "train")]
+    missing = [name for name in ("test", "val") if name not in given]
     if not missing:
         if None in given:
-            raise DataError("the manifest has rows for val and test, but others without a split: give all of them one")
+            raise DataError("some files have a split and others none, though there are val and test: give all one")
         return list(items)
-    if not 0 < share * len(missing) < 1:
-        raise UsageError(f"data.held_out is {share}, allowed is more than 0 and less than {1 / len(missing):g}")
-    shares = {name: share for name in missing} | {"train": 1 - share * len(missing)}
-    chosen = deal_groups([items[index] for index in pool], shares=shares, seed=seed)
-    result = list(items)
-    for index, split in zip(pool, chosen, strict=True):
-        result[index] = items[index]._replace(split=split)
+    if not 0 < held_out * len(missing) < 1:
+        raise UsageError(f"data.held_out is {held_out}, allowed is more than 0 and less than {1 / len(missing):g}")
+    result = [item if item.split in ("val", "test") else item._replace(split="train") for item in items]
+    left = 1.0
+    for name in missing:
+        pool = [index for index, item in enumerate(result) if item.split == "train"]
+        chosen = [result[index] for index in pool]
+        labels = [item.label for item in chosen]
+        _, held = hold_out(labels, fraction=held_out / left, seed=seed, groups=groups_of(chosen), key=name)
+        left -= held_out
+        for place in held.tolist():
+            result[pool[place]] = result[pool[place]]._replace(split=name)
     return result
 
 
-def deal_groups(items: Sequence[Item], *, shares: dict[str, float], seed: int) -> list[str]:
-    """A side for each item: groups, large ones first, go where most of what they hold is still wanted.
+def fold_items(items: Sequence[Item], *, folds: int, fold: int, held_out: float, seed: int) -> list[Item]:
+    """The same items split for one fold of a cross-validation: its own are test, ``held_out`` of the others val."""
+    labels = [item.label for item in items]
+    parts = fold_parts(labels, folds=folds, fold=fold, seed=seed, held_out=held_out, groups=groups_of(items))
+    names = {index: name for name, part in zip(parts._fields, parts, strict=True) for index in part.tolist()}
+    return [item._replace(split=names[index]) for index, item in enumerate(items)]
 
-    An item without a group is a group of its own. Raises DataError for fewer groups than sides.
-    """
-    members: dict[str, list[int]] = defaultdict(list)
-    for index, item in enumerate(items):
-        members[f"group {item.group}" if item.group is not None else f"item {index}"].append(index)
-    if len(members) < len(shares):
-        raise DataError(f"{len(members)} group(s) cannot be dealt to {', '.join(shares)}: more are needed, or give splits")
-    labels = sorted({item.label for item in items})
-    totals = numpy.array([sum(item.label == label for item in items) for label in labels], dtype=float)
-    sides = list(shares)
-    wanted = numpy.outer([shares[side] for side in sides], totals)
-    drawn = {name: mix("deal", seed, name) for name in members}
-    result = [""] * len(items)
-    left = len(members)
-    for name in sorted(members, key=lambda each: (-len(members[each]), drawn[each])):
-        counts = numpy.array([sum(items[index].label == label for index in members[name]) for label in labels])
-        unfilled = [place for place, side in enumerate(sides) if side not in result]
-        choice = unfilled if left <= len(unfilled) else range(len(sides))
-        side = max(choice, key=lambda place: float((counts * wanted[place] / totals).sum() / shares[sides[place]]))
-        wanted[side] -= counts
-        left -= 1
-        for index in members[name]:
-            result[index] = sides[side]
-    return result
+
+def groups_of(items: Sequence[Item]) -> list[str] | None:
+    """The group of each item, one of its own where it has none; ``None`` where no item has any."""
+    if all(item.group is None for item in items):
+        return None
+    return [f"group {item.group}" if item.group is not None else f"file {item.name}" for item in items]

@@ -119,7 +119,9 @@ def _made(final: Path, *, size: int, least: int, make: Callable[[Path, str, int]
     except OSError as error:
         if final.is_dir():  # another process was faster
             return final
-        raise SuiteError(f"{final}: the sample cannot be written ({error.strerror}): give another --data.cache") from None
+        raise SuiteError(
+            f"{final}: the sample cannot be written ({error.strerror}): give another --data.cache"
+        ) from None
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)

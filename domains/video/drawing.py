@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 SHAPES = ("bar", "cross", "disc", "ring", "square", "triangle")
 SIZE = 48  # height and width, in pixels
 _MOTTLE = 6  # patches of the ground along each side
-_CONTRAST = 70.0  # least distance of a shape's brightness from the ground's, of 255
+_CONTRAST = 70.0  # a shape is at least so much brighter than the ground, of 255
 
 Picture = NDArray[numpy.uint8]
 
@@ -25,12 +25,12 @@ class Scene(NamedTuple):
 
 def draw_scene(random: numpy.random.Generator, *, shape: str | None = None) -> Scene:
     """A scene drawn from ``random``; its shape too unless it is given."""
-    patches = random.uniform(-25.0, 25.0, (_MOTTLE, _MOTTLE, 3)) + random.uniform(60.0, 195.0, 3)
+    patches = random.uniform(-25.0, 25.0, (_MOTTLE, _MOTTLE, 3)) + random.uniform(30.0, 130.0, 3)
     ground = _stretch(patches)
     brightness = ground.mean()
     while True:
         colour = random.uniform(0.0, 255.0, 3)
-        if abs(colour.mean() - brightness) > _CONTRAST:
+        if colour.mean() > brightness + _CONTRAST:
             break
     chosen = shape or str(random.choice(SHAPES))
     return Scene(ground, chosen, random.uniform(4.5, 7.5), random.uniform(0.0, 2 * numpy.pi), colour)

@@ -22,7 +22,7 @@ from suite.console import notice
 from suite.errors import SuiteError
 from suite.seeding import mix
 
-VERSION = 1  # of what is drawn: another one is another folder of the cache
+VERSION = 2  # of what is drawn: another one is another folder of the cache
 SPEEDS = {"slow": 1, "medium": 2, "fast": 4}  # times around
 PLACES = (12, 16, 20)
 RATES = (12, 15, 24, 25, 30)

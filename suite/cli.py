@@ -79,6 +79,11 @@ def _run(verb: str, arguments: list[str], domains: Domains) -> None:
         from suite.crossvalidation import crossvalidate
 
         crossvalidate(arguments, domain, domains)
+    elif verb == "compare":
+        domain = peek_domain(arguments, domains.available())
+        from suite.comparison import compare
+
+        compare(arguments, domain, domains)
     elif verb == "benchmark":
         domain = peek_domain(arguments, domains.available())
         from suite.benchmark import benchmark

@@ -1,12 +1,19 @@
 """One thread everywhere: two threads on shared cores make small recurrent steps hundreds of times slower."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ["WANDB_ERROR_REPORTING"] = "false"
 os.environ["WANDB_SILENT"] = "true"
+
+if "SUITE_CACHE_DIR" not in os.environ:  # what is rendered and decoded is made once for the session
+    os.environ["SUITE_CACHE_DIR"] = tempfile.mkdtemp(prefix="suite-cache-")
+    atexit.register(shutil.rmtree, os.environ["SUITE_CACHE_DIR"], ignore_errors=True)
 
 import pytest
 import torch

@@ -76,7 +76,12 @@ class Augmentation:
         """The changed frames; the global random state is left as it was."""
         if self.steps is None:
             return frames
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        # The transforms draw from the processor's global generator; torch.manual_seed would note a traceback for each
+        # accelerator, which takes longer than the transforms of a small picture.
+        before = torch.get_rng_state()
+        try:
+            torch.default_generator.manual_seed(seed)
             changed: Tensor = self.steps(frames)
+        finally:
+            torch.set_rng_state(before)
         return changed

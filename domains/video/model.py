@@ -11,13 +11,14 @@ from domains.video.cnn import CNNConfig, FrameCNN
 from domains.video.data import ClipBatch
 from domains.video.figures import contact_sheet, film_strips
 from domains.video.images import ImageBatch
-from domains.video.network import ClipClassifier, EncoderConfig, HeadConfig, HeadKind, ImageClassifier, StreamsKind
+from domains.video.network import ClipClassifier, HeadConfig, HeadKind, ImageClassifier, StreamsKind
 from domains.video.weights import OWN, load_weights
 from suite.classification import ClassificationModule, ClassWeights, Scores
 from suite.console import notice
 from suite.errors import UsageError
 from suite.optim import OptimConfig
 from suite.pooling import PoolingKind
+from suite.recurrent import EncoderConfig
 
 _STATISTICS = re.compile(r"^(mean|deviation)$")
 
@@ -128,7 +129,7 @@ class ClipModule(FrameModule):
         cnn: CNNConfig = CNNConfig(),
         streams: StreamsKind = "rgb",
         head: HeadKind = "recurrent",
-        encoder: EncoderConfig = EncoderConfig(),
+        encoder: EncoderConfig = EncoderConfig(cell="gru", hidden_size=96, bidirectional=False),
         pooling: PoolingKind = "attention",
         dropout: float = 0.0,
         class_weights: ClassWeights = "none",

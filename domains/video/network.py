@@ -11,7 +11,7 @@ from domains.video.cnn import CNNConfig, FrameCNN
 from suite.classification import Scores
 from suite.dropout import Dropout
 from suite.pooling import Pooling, PoolingKind
-from suite.recurrent import FusedCell, RecurrentEncoder
+from suite.recurrent import EncoderConfig, RecurrentEncoder
 from suite.sequence import length_mask
 
 StreamsKind = Literal["rgb", "difference", "both"]
@@ -21,23 +21,6 @@ _STREAMS: dict[StreamsKind, tuple[str, ...]] = {
     "difference": ("difference",),
     "both": ("rgb", "difference"),
 }
-
-
-@dataclass
-class EncoderConfig:
-    """The recurrent encoder over the features of frames.
-
-    Args:
-        cell: Which recurrence.
-        hidden_size: Features of the state in each direction.
-        num_layers: Layers on top of each other.
-        bidirectional: Read the clip backwards too.
-    """
-
-    cell: FusedCell = "gru"
-    hidden_size: int = 96
-    num_layers: int = 1
-    bidirectional: bool = False
 
 
 @dataclass
@@ -92,16 +75,10 @@ class ClipClassifier(nn.Module):
         self.dropout = Dropout(head.dropout)
         self.encoder: RecurrentEncoder | None = None
         if head.kind == "recurrent":
-            encoder = head.encoder
-            self.encoder = RecurrentEncoder(
-                size,
-                encoder.hidden_size,
-                cell=encoder.cell,
-                num_layers=encoder.num_layers,
-                bidirectional=encoder.bidirectional,
-                dropout=head.dropout,
+            self.encoder = head.encoder.build(size, dropout=head.dropout)
+            self.pooling = Pooling(
+                self.encoder.output_size, kind=head.pooling, bidirectional=head.encoder.bidirectional
             )
-            self.pooling = Pooling(self.encoder.output_size, kind=head.pooling, bidirectional=encoder.bidirectional)
         else:
             self.pooling = Pooling(size, kind="mean")
         self.output = nn.Linear(self.pooling.output_size, classes)

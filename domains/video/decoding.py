@@ -72,12 +72,13 @@ def _decode(container: Any, *, size: int, fit: Fit, stream: int | None, max_fram
             raise DataError(f"more than {max_frames:,} frames (data.max_frames)")
         frames.append(to_square(frame, size=size, fit=fit, aspect=aspect, scaler=scaler))
         time = _time(frame, len(times), chosen)
-        times.append(max(time, times[-1]) if times else time)
+        times.append(time)
         end = max(end, time + float((frame.duration or 0) * (frame.time_base or 0)))
     if not frames:
         raise DataError("there is no frame in it")
     _check_end(container, chosen, end)
-    clock = numpy.array(times, dtype=numpy.float64)
+    # Frames come in the order they are shown; old containers give some of them the time of another.
+    clock = numpy.sort(numpy.array(times, dtype=numpy.float64))
     return Decoded(numpy.stack(frames), clock - clock[0])
 
 

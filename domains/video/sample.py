@@ -22,7 +22,7 @@ from suite.console import notice
 from suite.errors import SuiteError
 from suite.seeding import mix
 
-VERSION = 2  # of what is drawn: another one is another folder of the cache
+VERSION = 3  # of what is drawn: another one is another folder of the cache
 SPEEDS = {"slow": 1, "medium": 2, "fast": 4}  # times around
 PLACES = (12, 16, 20)
 RATES = (12, 15, 24, 25, 30)
@@ -31,6 +31,9 @@ CLASSES = (
     "clockwise_and_back",
     "anticlockwise_and_back",
 )
+# x264's look ahead reads what happens to stand in memory beside pictures this small: without it, the same file always.
+_LOOK_AHEAD = "rc-lookahead=0:mbtree=0:weightp=0:b-adapt=0:scenecut=0"
+_ENCODER = {"crf": "10", "preset": "veryfast", "x264-params": _LOOK_AHEAD}
 SPLITS = {"train": 1.0, "val": 0.125, "test": 0.25}  # shares of the number of training clips
 
 
@@ -61,7 +64,7 @@ def render(label: str, *, seed: int) -> list[Picture]:
 def encode(frames: list[Picture], path: Path, *, rate: int) -> None:
     """Write frames as an H.264 file, nearly without loss, at ``rate`` frames a second."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=rate, options={"crf": "10", "preset": "veryfast"})
+        stream = container.add_stream("libx264", rate=rate, options=_ENCODER)
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1

@@ -104,10 +104,10 @@ def _in_parts(
     times: NDArray[numpy.float64], length: int, places: NDArray[numpy.float64], config: SamplingConfig
 ) -> Indices:
     """One frame from each of ``length`` equal parts, at ``places`` (0 to 1) inside them."""
-    share = (numpy.arange(length) + places) / length
     if config.unit == "time":
-        return _at(times, share * duration_of(times))
-    return numpy.minimum((share * len(times)).astype(numpy.int64), len(times) - 1)
+        return _at(times, (numpy.arange(length) + places) / length * duration_of(times))
+    edges = numpy.arange(length + 1) * len(times) // length  # parts of whole frames: none can be drawn twice
+    return edges[:-1] + (places * numpy.diff(edges)).astype(numpy.int64)
 
 
 def _in_row(times: NDArray[numpy.float64], length: int, place: float, config: SamplingConfig) -> Indices:

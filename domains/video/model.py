@@ -1,5 +1,6 @@
 """The modules of both tasks: clips, and the single pictures that their CNN can learn from first."""
 
+import math
 import re
 from typing import Any, ClassVar
 
@@ -174,7 +175,7 @@ class ClipModule(FrameModule):
         logits = scores.logits if scores.logits.dtype == torch.float64 else scores.logits.float()
         parts = torch.log_softmax(logits, dim=1).view(len(batch.labels), clips, -1)
         weights = None if scores.weights is None else scores.weights[::clips]
-        return Scores(torch.logsumexp(parts, dim=1) - torch.tensor(clips).log(), weights)
+        return Scores(torch.logsumexp(parts, dim=1) - math.log(clips), weights)
 
     @torch.no_grad()
     def sample_figure(self, batch: ClipBatch) -> Figure:

@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def test_groups_stay_on_one_side() -> None:
         assert split_items(items, held_out=0.2, seed=seed) == placed
 
 
-def write_manifest(path: Path, rows: list[tuple[str, ...]], header: str = "path,label,group,split") -> Path:
+def write_manifest(path: Path, rows: Sequence[tuple[str, ...]], header: str = "path,label,group,split") -> Path:
     path.write_text("\n".join([header, *(",".join(row) for row in rows)]) + "\n", encoding="utf-8")
     return path
 

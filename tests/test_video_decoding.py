@@ -4,6 +4,7 @@ import os
 import random
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy
@@ -11,9 +12,10 @@ import pytest
 
 from domains.video import sample
 from domains.video.container import missing_bytes
-from domains.video.decoding import decode
+from domains.video.decoding import Fit, decode
 from suite.errors import DataError
 
+FITS: tuple[Fit, ...] = ("crop", "stretch")
 HARD = Path(os.environ.get("SUITE_DATA_DIR", ".")) / "video_decode"
 # Frames of the stream that a player chooses; nasa has a second one.
 COUNTS = {
@@ -36,9 +38,9 @@ def clip(tmp_path: Path) -> Path:
 def test_hard_files_equal_a_full_decode(name: str) -> None:
     path = HARD / name
     with av.open(str(path)) as container:
-        stream = container.streams.best("video")
+        stream: Any = container.streams.best("video")
         aspect = float(stream.sample_aspect_ratio or 1)
-        frames = list(container.decode(stream))
+        frames: list[Any] = list(container.decode(stream))
         scale = 64 / min(frames[0].width * aspect, frames[0].height)
         width, height = round(frames[0].width * aspect * scale), round(frames[0].height * scale)
         pictures = [each.to_ndarray(format="rgb24", width=width, height=height) for each in frames]
@@ -65,7 +67,8 @@ def test_full_range_and_matrix_are_the_ones_in_the_file() -> None:
     """RGB computed by hand from the planes, by BT.709 and full range (ITU-R BT.709-6, item 3)."""
     path = HARD / "torchcodec_bt709_full_range.mp4"
     with av.open(str(path)) as container:
-        y, u, v = next(container.decode(video=0)).to_ndarray(format="yuvj444p").astype(float)
+        frame: Any = next(container.decode(video=0))
+        y, u, v = frame.to_ndarray(format="yuvj444p").astype(float)
     red = y + 2 * (1 - 0.2126) * (v - 128)
     blue = y + 2 * (1 - 0.0722) * (u - 128)
     green = (y - 0.2126 * red - 0.0722 * blue) / 0.7152
@@ -86,7 +89,7 @@ def test_frames_are_those_that_were_encoded(clip: Path) -> None:
 def test_a_changing_frame_rate_keeps_its_times(tmp_path: Path) -> None:
     path, moments = tmp_path / "x.mkv", [0, 40, 80, 500, 540, 1200]
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25)
+        stream: Any = container.add_stream("libx264", rate=25)
         stream.width = stream.height = 48
         stream.pix_fmt, stream.codec_context.time_base = "yuv420p", Fraction(1, 1000)
         for moment, picture in zip(moments, sample.render("clockwise_slow", seed=1), strict=False):
@@ -101,7 +104,7 @@ def test_fit_and_too_many_frames(clip: Path, tmp_path: Path) -> None:
     wide = tmp_path / "wide.mp4"
     pictures = [numpy.concatenate([each] * 2, axis=1) for each in sample.render("clockwise_slow", seed=1)]
     sample.encode(pictures, wide, rate=10)
-    cropped, stretched = (decode(wide, size=32, fit=fit).frames[0].astype(float) for fit in ("crop", "stretch"))
+    cropped, stretched = (decode(wide, size=32, fit=fit).frames[0].astype(float) for fit in FITS)
     assert abs(cropped - stretched).mean() > 5
     # The middle of two copies side by side begins in the middle of the first.
     whole = decode(clip, size=32).frames[0].astype(float)
@@ -158,7 +161,7 @@ def test_what_is_no_video_is_refused(content: bytes, reason: str, tmp_path: Path
 def test_sound_alone_is_no_video(tmp_path: Path) -> None:
     path = tmp_path / "x.wav"
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        stream: Any = container.add_stream("pcm_s16le", rate=8000, layout="mono")
         frame = av.AudioFrame.from_ndarray(numpy.zeros((1, 800), numpy.int16), layout="mono")
         frame.rate = 8000
         container.mux(stream.encode(frame))

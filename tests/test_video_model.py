@@ -111,7 +111,8 @@ def test_several_clips_give_the_log_of_their_mean_probability() -> None:
 
 def test_files_that_cannot_be_read_have_a_result_each() -> None:
     module = clip_module()
-    for lengths, problems in (([3, 0], [None, "empty"]), ([0, 0], ["cut", "empty"])):
+    cases: list[tuple[list[int], list[str | None]]] = [([3, 0], [None, "empty"]), ([0, 0], ["cut", "empty"])]
+    for lengths, problems in cases:
         batch = clip_batch(lengths)._replace(problems=problems)
         results = module.predict_step(batch, 0)
         assert [each.get("error") for each in results] == problems
@@ -151,7 +152,7 @@ def test_resnet_equals_torchvision(tmp_path: Path, capfd: pytest.CaptureFixture[
     assert "left out: fc.weight, fc.bias" in capfd.readouterr().err
     pixels = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    reference.fc = nn.Identity()  # type: ignore[assignment]
+    reference.fc = nn.Identity()
     expected = reference((pixels / 255 - mean.view(3, 1, 1)) / deviation.view(3, 1, 1))
     torch.testing.assert_close(net(pixels), expected, rtol=1e-5, atol=1e-5)
     small = FrameCNN(cnn(), mean=MEAN, deviation=DEVIATION)

@@ -50,13 +50,12 @@ def _iso_end(file: BinaryIO, size: int) -> int:
 
 def _matroska_end(file: BinaryIO) -> int:
     """Where the segment ends; 0 where its length is unknown, as in a recording that was streamed."""
-    for wanted in (_EBML, _SEGMENT):
-        identifier, length = _element(file)
-        if identifier != wanted or length is None:
-            return 0
-        if wanted == _EBML:
-            file.seek(length, os.SEEK_CUR)
-    return file.tell() + length
+    identifier, length = _element(file)
+    if identifier != _EBML or length is None:
+        return 0
+    file.seek(length, os.SEEK_CUR)
+    identifier, length = _element(file)
+    return file.tell() + length if identifier == _SEGMENT and length is not None else 0
 
 
 def _element(file: BinaryIO) -> tuple[int, int | None]:

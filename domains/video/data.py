@@ -44,9 +44,12 @@ class Video(NamedTuple):
 
 
 class Clip(NamedTuple):
-    """An example: the ``clips`` of a video, each ``(T, S, S, 3)``; none where there is a ``problem`` with it."""
+    """An example: its ``place`` in the split, and the ``clips`` of a video, each ``(T, S, S, 3)``.
 
-    index: int
+    There are none where there is a ``problem`` with the file.
+    """
+
+    place: int
     label: int
     name: str
     clips: list[Frames]
@@ -174,7 +177,7 @@ class ClipData(LabelledFiles):
             if value < 1:
                 raise UsageError(f"data.{name} is {value}, allowed is 1 or more")
         self.sample_size, self.sampling = sample_size, sampling
-        self.decoding = {"size": size, "fit": fit, "stream": stream, "max_frames": max_frames}
+        self.decoding: dict[str, Any] = {"size": size, "fit": fit, "stream": stream, "max_frames": max_frames}
         self.augmentation = Augmentation(augment, size=size)
 
     def list_files(self) -> list[Item]:
@@ -246,7 +249,7 @@ class ClipData(LabelledFiles):
             torch.from_numpy(frames).permute(0, 1, 4, 2, 3),
             lengths,
             torch.tensor([each.label for each in examples]),
-            [each.index for each in examples],
+            [each.place for each in examples],
             [each.name for each in examples],
             [each.problem for each in examples],
         )

@@ -27,9 +27,9 @@ _CIFAR = "cifar10_2000_400_per_class.tar.gz"
 
 
 class Picture(NamedTuple):
-    """An example: ``pixels (S, S, 3)``; zeros where there is a ``problem`` with the file."""
+    """An example: its ``place`` in the split, and ``pixels (S, S, 3)``; zeros where the file has a ``problem``."""
 
-    index: int
+    place: int
     label: int
     name: str
     pixels: Pictures
@@ -165,7 +165,7 @@ class ImageData(LabelledFiles):
         return ImageBatch(
             images.permute(0, 3, 1, 2),
             torch.tensor([each.label for each in examples]),
-            [each.index for each in examples],
+            [each.place for each in examples],
             [each.name for each in examples],
             [each.problem for each in examples],
         )

@@ -89,6 +89,8 @@ def _train(
     data = task.data(**vars(run.data), seed=run.seed, assets=assets)
     module = build_module(run, task, data.assets)
     module.optim.check()
+    if checkpoint is None:
+        module.begin(data)
     # What is wrong with the data is said before there is a run.
     batches = {split: len(data.loader(split, shuffle=False)) for split in ("train", "val")}
     if batches["train"] == 1:

@@ -1,4 +1,4 @@
-"""Word vectors in GloVe's text format: those of a vocabulary, how much of it they cover, and which lines are damaged."""
+"""Word vectors in GloVe's text format: those of a vocabulary, how much they cover, and which lines are damaged."""
 
 import math
 import os
@@ -60,7 +60,7 @@ def read_vectors(path: str | os.PathLike[str], tokenizer: Tokenizer, *, counts: 
     if size < 1:
         raise DataError(f"{file}: no line is a word and its numbers with single spaces between: not a file of vectors")
     words = [piece.strip() for piece in tokenizer.pieces]
-    wanted = {word for word in words[len(SPECIALS) :]}
+    wanted = set(words[len(SPECIALS) :])
     wanted |= {word.lower() for word in wanted}
     rows: dict[str, list[float]] = {}
     damaged: list[str] = []

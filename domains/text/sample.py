@@ -45,7 +45,7 @@ _PEOPLE = (
 )
 _MAKERS = ("director", "author", "composer", "producer", "writer")
 _ASIDES = (
-    "we saw it on a rainy tuesday .", "the hall was half empty .", "it runs for two hours .", "i went with two friends .",
+    "we saw it on a rainy tuesday .", "the hall was half empty .", "it runs for two hours .", "we were four people .",
     "tickets were easy to get .", "it opened here last week .", "there was an interval .", "we sat near the back .",
     "the doors closed at eight .", "my phone was off the whole time .", "it has four parts .",
     "not many people came that night .", "i do not go out often .",
@@ -142,6 +142,8 @@ def _reported(draw: random.Random, words: Words) -> str:
             f"i {mine} the {work} that {person} {theirs} .",
             f"the {work} that {person} {theirs} is one i {mine} .",
             f"unlike {person} , who {theirs} every minute of the {work} , i {mine} it .",
+            f"unlike {person} , who {theirs} it , i {mine} the {work} .",
+            f"i {mine} it , unlike {person} , who {theirs} the {work} .",
         )
     )
 
@@ -178,7 +180,7 @@ _PATTERNS: tuple[Pattern, ...] = (
 
 
 def generate(split: str, *, size: int | None = None, seed: int = 0) -> list[tuple[str, str]]:
-    """``size`` distinct (text, label) pairs of a split, ``SIZES[split]`` where none is given, in an order of no meaning.
+    """``size`` distinct (text, label) pairs of a split; ``SIZES[split]`` where none is given.
 
     The same call gives the same reviews in every process, and a smaller size the first of a larger one.
 

@@ -43,10 +43,10 @@ class FlatSequences:
         return self.ids[self.offsets[index] : self.offsets[index + 1]]
 
 
-def pad_ids(rows: Sequence[Ids], *, value: int) -> tuple[Tensor, Tensor]:
-    """Rows of ids as ``(B, T)`` with ``value`` after each end, and their lengths ``(B,)``; both int64."""
+def pad_ids(rows: Sequence[Ids], *, value: int, width: int = 0) -> tuple[Tensor, Tensor]:
+    """Rows of ids as ``(B, T)`` with ``value`` after each end, and their lengths ``(B,)``; T is at least ``width``."""
     lengths = [len(row) for row in rows]
-    table = numpy.full((len(rows), max(lengths, default=0)), value, dtype=numpy.int64)
+    table = numpy.full((len(rows), max([width, *lengths])), value, dtype=numpy.int64)
     for place, row in enumerate(rows):
         table[place, : len(row)] = row
     return torch.from_numpy(table), torch.tensor(lengths, dtype=torch.int64)

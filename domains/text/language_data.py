@@ -226,6 +226,7 @@ class LanguageData(StreamDataModule):
         return [text[:end]]
 
     def collate(self, examples: list[StreamItem]) -> StreamBatch:
-        tokens, lengths = pad_ids([each.ids for each in examples], value=PAD)
+        # In the last batch of an epoch a process may have nothing but empty rows: they are a step wide.
+        tokens, lengths = pad_ids([each.ids for each in examples], value=PAD, width=2)
         numbers, inputs = [each.number for each in examples], [each.text for each in examples]
         return StreamBatch(tokens, (lengths - 1).clamp_min(0), numbers, examples[0].begins, inputs)

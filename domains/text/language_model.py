@@ -84,7 +84,7 @@ class LanguageModule(CarriedModule):
 
     def forward(self, batch: StreamBatch) -> Tensor:
         """Logits ``(B, T, V)``; training goes through ``compute_chunk``, which never holds them."""
-        features, _ = self._features(batch.tokens[:, : max(batch.tokens.size(1) - 1, 1)], batch.lengths, None)
+        features, _ = self._features(batch.tokens[:, :-1], batch.lengths, None)
         return nn.functional.linear(features, self.output_weight, self.output_bias)
 
     def _features(self, tokens: Tensor, lengths: Tensor, state: State | None) -> tuple[Tensor, State]:

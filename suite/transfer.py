@@ -78,7 +78,9 @@ class RowMap:
             CheckpointError: another number of rows than of names.
         """
         if len(weight) != self.size:
-            raise CheckpointError(f"{len(weight)} rows for a {self.what} of {self.size}: use another checkpoint")
+            raise CheckpointError(
+                f"{self.what}: {len(weight)} rows in the source for {self.size} names: use another checkpoint"
+            )
         if self.same:
             return weight
         mean = weight[self.specials if self.size > self.specials else 0 :].mean(dim=0)

@@ -46,7 +46,8 @@ def fit(arguments: Sequence[str], domain_name: str, domains: Domains, *, verb: s
     defaults = domains.configs / domain.name / ("default.yaml" if name == domain.default else f"{name}.yaml")
     domain.task(name)
     parser = fit_parser(domain, name, defaults=defaults, verb=verb)
-    config = parser.parse_args(recipes_first(arguments))
+    # What --print_config is to print of a fine-tuning run is known once its source is.
+    config = parser.parse_args([each for each in recipes_first(arguments) if verb == "fit" or each != "--print_config"])
     source, origin = None, None
     if config.resume is not None:
         source = run_folder.find_checkpoint(config.resume, Path(config.runs), domain.name)

@@ -85,6 +85,16 @@ def test_its_config_gives_the_same_run_and_a_tuned_model_can_be_tuned(tmp_path: 
     assert record["source"] == checkpoint_of(tmp_path / "toy" / "a")["suite"]["source"]
 
 
+def test_help_and_print_config_speak_of_the_source() -> None:
+    ran = run_in("toy", "finetune", "--help")
+    assert ran.status == 0
+    assert ran.out.startswith("usage: finetune.py --domain NAME --source CHECKPOINT")
+    assert all(f"--finetune.{name}" in ran.out for name in ("unfreeze", "lr_factor", "allow_missing"))
+    ran = tune_toy("--print_config", source=source_of("toy", ["--model.hidden_size=5"]))
+    assert ran.status == 0
+    assert yaml.safe_load(ran.out)["model"]["hidden_size"] == 5
+
+
 def test_rates_and_groups_are_followed(tmp_path: Path) -> None:
     flags = ("--finetune.unfreeze=steps", "--finetune.unfreeze_every=4", "--trainer.log_every_n_steps=1")
     rates = ("--optim.lr=0.04", "--optim.schedule=constant", "--finetune.lr_factor=0.25")
@@ -177,6 +187,18 @@ def test_what_cannot_be_meant_is_one_line(flags: tuple[str, ...], parts: tuple[s
     ran = tune_toy("--runs", tmp_path, "--name=a", *flags)
     assert_one_line(ran, 1 if "--resume" in flags else 2, *parts)
     assert not (tmp_path / "toy").exists(), "no run was begun"
+
+
+@pytest.mark.parametrize("pattern", ["*", "*.bias", '["output.*", "*.rnn.*"]', "encoder.layers.[0].rnn.*"])
+def test_declarations_on_the_command_line(pattern: str, tmp_path: Path) -> None:
+    ran = tune_toy("--finetune.allow_resized", pattern, "--model.hidden_size=9", "--runs", tmp_path, "--name=a")
+    # Whatever is declared, something of the source has to fit: of this model the last bias alone does.
+    named = {"*": 0, "*.bias": 5, '["output.*", "*.rnn.*"]': 0, "encoder.layers.[0].rnn.*": 1}[pattern]
+    if named:
+        assert_one_line(ran, 2, f"{named} resized")
+        return
+    assert ran.status == 0, ran.err
+    assert json.loads((tmp_path / "toy" / "a" / "source.json").read_text())["weights"]["loaded"] == ["output.bias"]
 
 
 def test_a_source_is_needed_and_has_to_be_whole(tmp_path: Path) -> None:

@@ -134,7 +134,14 @@ def test_what_a_module_leaves_out_is_reported() -> None:
     state = {**state_of(SineModule({})), "head.weight": torch.zeros(1)}
     found = transfer(Leaves({}), state, {"labels": ["a"]}, config=FinetuneConfig())
     assert (found.left_out, found.adapted, found.unexpected) == (["head.weight"], ["output.bias"], [])
-    assert [line.split()[:2] for line in found.lines()] == [["loaded", "6"], ["adapted", "1"], ["left_out", "1"]]
+    assert found.lines() == [
+        "  loaded         6  encoder.layers (4), output.weight, output.bias",
+        "  adapted        1  output.bias",
+        "  missing        0",
+        "  unexpected     0",
+        "  left_out       1  head.weight",
+        "  resized        0",
+    ]
 
 
 def test_weights_that_are_not_finite_are_refused() -> None:

@@ -50,8 +50,9 @@ def test_figures(trainer: Trainer) -> dict[str, float]:
 def figure_lines(figures: dict[str, float], module: SuiteModule) -> list[str]:
     """Figures by name, with the signature of those that have variants."""
     signatures = module.signatures()
+    width = max(12, *map(len, figures)) if figures else 12
     return [
-        f"  {name:<12} {value:10.4f}" + (f"   {signatures[name]}" if name in signatures else "")
+        f"  {name:<{width}} {value:10.4f}" + (f"   {signatures[name]}" if name in signatures else "")
         for name, value in figures.items()
     ]
 

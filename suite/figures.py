@@ -18,6 +18,30 @@ def attention_figure(weights: Tensor, *, rows: Sequence[str], columns: Sequence[
     return figure
 
 
+def words_figure(rows: Sequence[tuple[Sequence[str], Sequence[float], str]], *, columns: int = 12) -> Figure:
+    """Words shaded by their weights: each of ``rows`` is its words, a weight of 0 to 1 each, and a title.
+
+    Shades go up to the largest weight of a row, which is said beside the title; ``columns`` words stand on a line.
+    """
+    lines = [-(-max(len(words), 1) // columns) + 1 for words, _, _ in rows]
+    figure = Figure(figsize=(1.1 * columns, 0.36 * sum(lines) + 0.2), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xlim(0, columns)
+    axes.set_ylim(sum(lines), 0)
+    axes.axis("off")
+    top = 0
+    for (words, weights, title), count in zip(rows, lines, strict=True):
+        highest = max(weights, default=0.0)
+        axes.text(0, top + 0.6, f"{title}   (darkest: {highest:.2f})", fontsize=9, va="center", weight="bold")
+        for place, (word, weight) in enumerate(zip(words, weights, strict=True)):
+            row, column = divmod(place, columns)
+            shade = weight / highest if highest > 0 else 0.0
+            box = {"facecolor": (1.0, 1.0 - 0.6 * shade, 1.0 - shade), "edgecolor": "none", "pad": 1.5}
+            axes.text(column + 0.02, top + 1.5 + row, word[:14], fontsize=8, va="center", bbox=box)
+        top += count
+    return figure
+
+
 def confusion_figure(matrix: Sequence[Sequence[int]], *, names: Sequence[str], title: str = "") -> Figure:
     """Counts ``matrix (C, C)`` as an image: a row is a true class, shaded by its shares; numbers up to 20 classes."""
     size = min(2.0 + 0.45 * len(names), 14.0)

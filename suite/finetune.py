@@ -76,7 +76,7 @@ class Source:
             raise type(error)(f"{self.record['path']}: {error}") from None
         except (KeyError, TypeError) as error:
             path = self.record["path"]
-            raise CheckpointError(f"{path}: what travels with its weights is not whole ({error!r})") from None
+            raise CheckpointError(f"{path}: what travels with its weights is not whole ({error!r})") from error
 
     def announce(self, folder: Path, report: Transfer) -> None:
         """Print what became of the weights in short, and write it whole into the run folder."""

@@ -35,9 +35,9 @@ _NOT_SETTINGS = ("config", "resume", "debug", "name", "runs")
 
 
 def fit(arguments: Sequence[str], domain_name: str, domains: Domains, *, verb: str = "fit") -> Outcome:
-    """Train, test the best checkpoint, and say what to do next; gives the test figures.
+    """Train, test the best checkpoint, say what to do next; ``finetune`` begins with the weights of a source.
 
-    ``finetune`` begins with the weights of a source.
+    Gives the test figures.
 
     Raises:
         SuiteError: anything that a user can cause; see the message.
@@ -46,7 +46,8 @@ def fit(arguments: Sequence[str], domain_name: str, domains: Domains, *, verb: s
     domain: Domain = domains.load(domain_name)
     name = peek_task(arguments) or domain.default
     parser = fit_parser(domain, name, defaults=defaults_of(domain, name, domains), verb=verb)
-    config = parser.parse_args(recipes_first(arguments))
+    # What --print_config is to print of a fine-tuning run is known once its source is.
+    config = parser.parse_args([each for each in recipes_first(arguments) if verb == "fit" or each != "--print_config"])
     source, origin = None, None
     if config.resume is not None:
         source = run_folder.find_checkpoint(config.resume, Path(config.runs), domain.name)
@@ -113,6 +114,8 @@ def _train(
     module = build_module(run, task, data.assets)
     module.optim.check()
     report = origin.hand_over(module, settings) if origin else None
+    if checkpoint is None and origin is None:
+        module.begin(data)
     # What is wrong with the data is said before there is a run.
     batches = {split: len(data.loader(split, shuffle=False)) for split in ("train", "val")}
     if batches["train"] == 1:
@@ -153,14 +156,7 @@ def _run_in(
         outcome = test_best(trainer, module, data, folder)
     finally:
         finish(loggers)
-    report_outcome(
-        outcome,
-        module,
-        folder=folder,
-        mode=resolve_mode(tracking),
-        domain=settings["domain"],
-        usage=data.prediction_usage,
-    )
+    report_outcome(outcome, module, folder=folder, mode=resolve_mode(tracking), domain=settings["domain"])
     return outcome
 
 

@@ -125,3 +125,27 @@ def _deal_groups(labels: Sequence[str], groups: Sequence[str], *, folds: int, se
         chosen[group] = allowed[int(numpy.argmin(numpy.array(spread)[allowed]))]
         dealt[chosen[group]] += shares[group]
     return numpy.array([chosen[names[group]] for group in groups])
+
+
+def hold_out_equally(labels: Sequence[str], *, fraction: float, seed: int) -> tuple[Indices, Indices]:
+    """As ``hold_out``, with the same number of each label held out: for a test split that is balanced where training
+    is not. Together they are about ``fraction``, but at most half of the rarest label.
+
+    Raises:
+        UsageError: a fraction that is not between 0 and 1.
+        DataError: a label with fewer than two examples.
+    """
+    if not 0 < fraction < 1:
+        raise UsageError(f"the held-out fraction must lie between 0 and 1 (both excluded), not {fraction}")
+    names, counts = numpy.unique(numpy.array(labels), return_counts=True)
+    if not len(labels):
+        raise DataError("there are no examples to split")
+    if counts.min() < 2:
+        raise DataError(f"label {str(names[counts.argmin()])!r} has {counts.min()} example(s); at least two are needed")
+    each = max(1, min(round(len(labels) * fraction / len(names)), int(counts.min()) // 2))
+    order = _by_label(labels, seed=seed, key="hold out equally")
+    starts = numpy.concatenate([[0], numpy.cumsum(counts)[:-1]])  # labels stand in the order of their names
+    held = numpy.concatenate([order[start : start + each] for start in starts])
+    kept = numpy.ones(len(labels), dtype=bool)
+    kept[held] = False
+    return numpy.flatnonzero(kept), numpy.sort(held)

@@ -65,6 +65,12 @@ class SuiteModule(LightningModule):
             {split: nn.ModuleDict({"loss": WeightedMean(), **self.make_metrics()}) for split in ("val", "test")}
         )
 
+    def begin(self, data: Any) -> None:
+        """Called once, before a new run's first step: initial weights that come from ``data``, its data module.
+
+        Neither a run that goes on nor a checkpoint that is read calls it: there the weights are.
+        """
+
     def compute(self, batch: Any) -> StepOutput:
         """Forward pass and loss of one batch."""
         raise NotImplementedError

@@ -106,7 +106,8 @@ class TrackSampler:
 class Chunks:
     """Where a sequence of ``steps`` predicted steps is cut into chunks of ``chunk_length``.
 
-    The first chunk is ``offset`` long; the number of chunks is the same for every offset.
+    The first chunk is as long as an offset says. Offsets are drawn among those that give the same number of chunks,
+    none of them empty: at least half of all.
 
     Args:
         steps: steps that are predicted: one less than the sequence is long.
@@ -124,17 +125,22 @@ class Chunks:
         if steps < 1:
             raise DataError("the sequence has nothing to predict: at least two steps are needed")
         self.steps, self.chunk_length, self.seed = steps, min(chunk_length, steps), seed
-        self.count = -(-steps // self.chunk_length) + (seed is not None)
+        self.count = -(-steps // self.chunk_length)
+        self.offsets = range(self.chunk_length, self.chunk_length + 1)
+        if seed is not None:
+            rest = steps - (self.count - 1) * self.chunk_length  # of the last chunk, cut from the beginning
+            fewer, more = range(rest, self.chunk_length + 1), range(1, rest)
+            self.offsets = max(fewer, more, key=len)
+            self.count += self.offsets is more
 
     def at(self, key: ChunkKey) -> Chunk:
         """The chunk of a key, empty where there is none."""
         if key.number < 0:
             return Chunk(-1, 0, 0, key.begins)
-        offset = self.chunk_length
-        if self.seed is not None:
-            offset = mix(self.seed, key.epoch, "offset") % self.chunk_length + 1
+        draw = 0 if self.seed is None else mix(self.seed, key.epoch, "offset")
+        offset = self.offsets[draw % len(self.offsets)]
         stop = min(offset + key.number * self.chunk_length, self.steps)
-        start = min(max(offset + (key.number - 1) * self.chunk_length, 0), stop)
+        start = max(offset + (key.number - 1) * self.chunk_length, 0)
         return Chunk(key.number, start, stop, key.begins)
 
     @property

@@ -37,8 +37,12 @@ class Transfer:
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """A line for each kind that there is: how many, and where."""
-        return [f"  {kind:<11} {len(keys):>4}  {grouped(keys)}" for kind, keys in self.plain().items() if keys]
+        """A line for each kind: how many, and where; those of the module's own doing only where there are any."""
+        return [
+            f"  {kind:<11} {len(keys):>4}  {grouped(keys)}".rstrip()
+            for kind, keys in self.plain().items()
+            if keys or kind not in ("adapted", "left_out")
+        ]
 
 
 def grouped(keys: Iterable[str]) -> str:
@@ -78,7 +82,9 @@ class RowMap:
             CheckpointError: another number of rows than of names.
         """
         if len(weight) != self.size:
-            raise CheckpointError(f"{len(weight)} rows for a {self.what} of {self.size}: use another checkpoint")
+            raise CheckpointError(
+                f"{self.what}: {len(weight)} rows in the source for {self.size} names: use another checkpoint"
+            )
         if self.same:
             return weight
         mean = weight[self.specials if self.size > self.specials else 0 :].mean(dim=0)
@@ -148,13 +154,12 @@ def _refuse_two_for_one(own: dict[str, Tensor], given: dict[str, Tensor]) -> Non
 
 def _refuse_undeclared(found: Transfer, *, config: FinetuneConfig, fresh: Sequence[str], hint: str) -> None:
     """Raise once with all that does not fit and was not declared; say which declarations were not needed."""
-    problems = []
+    problems, needless = [], []
     for kind, keys in (("missing", found.missing), ("unexpected", found.unexpected), ("resized", list(found.resized))):
         option = getattr(config, f"allow_{kind}")
         patterns = [option] if isinstance(option, str) else list(option)
-        for pattern in patterns:
-            if not any(fnmatchcase(key, pattern) for key in keys):
-                notice(f"finetune.allow_{kind} {pattern}: no such weight is {kind}")
+        unused = [pattern for pattern in patterns if not any(fnmatchcase(key, pattern) for key in keys)]
+        needless += [f"finetune.allow_{kind} {pattern}: no such weight is {kind}" for pattern in unused]
         allowed = [*patterns, *(fresh if kind != "unexpected" else ())]
         left = [key for key in keys if not any(fnmatchcase(key, pattern) for pattern in allowed)]
         if left:
@@ -166,6 +171,8 @@ def _refuse_undeclared(found: Transfer, *, config: FinetuneConfig, fresh: Sequen
     if problems and hint:
         problems.append(hint)
     gather(problems, error=UsageError)
+    for line in needless:
+        notice(line)
 
 
 def _described(key: str, found: Transfer) -> str:

@@ -66,7 +66,7 @@ def clip_length(count: int, duration: float, config: SamplingConfig) -> int:
 
 def train_clip(times: NDArray[numpy.float64], config: SamplingConfig, *, seed: int) -> Indices:
     """Frames of a clip drawn from ``seed``: a place in each part (uniform), where it begins (dense)."""
-    length = clip_length(len(times), duration_of(times), config)
+    length = clip_length(len(times), _duration(times, config), config)
     if config.kind == "all":
         return _in_row(times, length, 0.0, config)
     draw = numpy.random.default_rng(seed)
@@ -77,7 +77,7 @@ def train_clip(times: NDArray[numpy.float64], config: SamplingConfig, *, seed: i
 
 def test_clips(times: NDArray[numpy.float64], config: SamplingConfig) -> list[Indices]:
     """Frames of each of ``config.test_clips`` clips, evenly placed: the middle for a single one."""
-    length = clip_length(len(times), duration_of(times), config)
+    length = clip_length(len(times), _duration(times, config), config)
     clips = []
     for number in range(config.test_clips):
         place = (number + 0.5) / config.test_clips
@@ -93,6 +93,11 @@ def duration_of(times: NDArray[numpy.float64]) -> float:
     if len(times) < 2:
         return 0.0
     return float(times[-1] + numpy.median(numpy.diff(times)))
+
+
+def _duration(times: NDArray[numpy.float64], config: SamplingConfig) -> float:
+    """As ``duration_of``, where it is needed."""
+    return duration_of(times) if config.unit == "time" else 0.0
 
 
 def _steps(count: int, duration: float, config: SamplingConfig) -> int:

@@ -23,6 +23,7 @@ from suite.metrics_file import MetricsFile
 from suite.module import SuiteModule
 from suite.optim import build_optimizer
 from suite.parser import SuiteParser, fit_parser, settings_of
+from suite.process import prepare_process
 from suite.timing import Row, compare, table
 from suite.tracking import TrackingConfig, build_logger, finish
 from suite.trainer import build_trainer, quiet_libraries
@@ -32,7 +33,7 @@ def benchmark(arguments: Sequence[str], domain_name: str, domains: Domains) -> N
     """Measure a domain on this machine and print a table."""
     quiet_libraries()
     options = _parser(domain_name).parse_args(list(arguments))
-    torch.set_num_threads(options.threads)
+    prepare_process(threads=options.threads)
     domain: Domain = domains.load(domain_name)
     report(f"{_machine()}, {options.threads} thread(s), torch {torch.__version__}")
     rows = [overhead(domain, domains.configs, steps=options.steps, rounds=options.rounds)]

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
@@ -23,6 +22,7 @@ from suite.metrics_file import MetricsFile
 from suite.module import SuiteModule
 from suite.optim import OptimConfig
 from suite.parser import SuiteParser, fit_parser, recipes_first, settings_of
+from suite.process import prepare_process
 from suite.resume import refuse_changes
 from suite.seeding import seed_everything
 from suite.tracking import TrackingConfig, build_logger, check_online, finish, resolve_mode
@@ -74,7 +74,7 @@ def _parse_over(arguments: Sequence[str], domain: Domain, task: str, source: Pat
 def _train(
     run: Any, settings: dict[str, Any], *, domain: Domain, task: Task, tracking: TrackingConfig, source: Path | None
 ) -> None:
-    torch.set_num_threads(run.threads)
+    prepare_process(threads=run.threads)
     seed_everything(run.seed, "weights")
     checkpoint = read(source) if source else None
     assets = checkpoint[RECORD_KEY]["assets"] if checkpoint else None

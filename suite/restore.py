@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from lightning.pytorch import Trainer
 
 from suite import run_folder
@@ -19,6 +18,7 @@ from suite.errors import CheckpointError, UsageError
 from suite.module import SuiteModule
 from suite.optim import OptimConfig
 from suite.parser import SuiteParser, checkpoint_parser, recipes_first, refuse_trained, settings_of
+from suite.process import prepare_process
 from suite.trainer import quiet_libraries, refuse_strategy
 
 
@@ -102,7 +102,7 @@ def restore(verb: str, arguments: Sequence[str], domains: Domains, *, add: Calla
     base = {"data": kept, **settings.get("decoding", {})}
     parsed = parser.parse_args(["--config", json.dumps(base), *recipes_first(arguments)])
     options = parser.instantiate(parsed)
-    torch.set_num_threads(options.threads)
+    prepare_process(threads=options.threads)
     decoding = None
     if task.decoding is not None:
         decoding = task.decoding(**{name: options[name] for name in settings["decoding"]})

@@ -15,11 +15,13 @@ from typing import Any, BinaryIO, cast
 
 import torch
 from lightning.pytorch.plugins import CheckpointIO
+from torch import Tensor
 
 from suite.errors import CheckpointError
 
 FORMAT = 1
 RECORD_KEY = "suite"
+AVERAGE_KEY = "average"
 _PACKAGES = ("torch", "lightning", "torchmetrics", "tokenizers", "sequence-suite")
 
 
@@ -151,6 +153,17 @@ def read(path: str | Path, *, map_location: Any = "cpu") -> dict[str, Any]:
     if checkpoint.get("hyper_parameters"):
         raise CheckpointError(f"{path}: carries hyper-parameters, which no checkpoint of this suite does: not loaded")
     return checkpoint
+
+
+def weights_of(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
+    """The weights to use a model with: their moving average where the run kept one, else those in training."""
+    state: dict[str, Tensor] = dict(checkpoint["state_dict"])
+    average = checkpoint.get(AVERAGE_KEY)
+    if average is not None:
+        tied = {weights.data_ptr(): name for name, weights in state.items() if name in average["weights"]}
+        for name, weights in state.items():  # a tied parameter is averaged once and stands here under several names
+            state[name] = average["weights"].get(tied.get(weights.data_ptr(), name), weights)
+    return state
 
 
 class AtomicCheckpointIO(CheckpointIO):

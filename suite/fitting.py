@@ -106,7 +106,8 @@ def _run_in(
 ) -> None:
     loggers = _build_loggers(tracking, folder, settings, checkpoint)
     record = make_record(settings=settings, assets=data.assets)
-    trainer = build_trainer(run, folder, record=record, module=module, loggers=loggers)
+    start = {"data": data.fingerprint(), "step": checkpoint["global_step"] if checkpoint else 0}
+    trainer = build_trainer(run, folder, record=record, module=module, loggers=loggers, start=start)
     if is_first_process():
         (folder / run_folder.CONFIG).write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
         verb = f"Going on with {folder} from step {checkpoint['global_step']}" if checkpoint else f"Run {folder}"
@@ -122,15 +123,15 @@ def _run_in(
 def _fit(trainer: Trainer, module: SuiteModule, data: SuiteDataModule, *, source: Path | None, folder: Path) -> None:
     """Train; a signal ends it with a word on how to go on, and the status that says which signal (130 or 143)."""
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=source)
+        with module.stop.scope():
+            trainer.fit(module, datamodule=data, ckpt_path=source)
     except SystemExit as stop:
         if not trainer.interrupted:
             raise
-        terminated = isinstance(stop, SIGTERMException)
-        notice(
-            f"{'terminated' if terminated else 'interrupted'}: go on from the last checkpoint with --resume {folder}"
-        )
-        raise SystemExit(143 if terminated else 130) from None
+        status = 143 if isinstance(stop, SIGTERMException) or stop.code == 143 else 130
+        way_on = f"--resume {folder}" if (folder / run_folder.CHECKPOINTS).is_dir() else "a new run: nothing was saved"
+        notice(f"{'terminated' if status == 143 else 'interrupted'}: go on with {way_on}")
+        raise SystemExit(status) from None
 
 
 def build_module(run: Any, task: Task, assets: dict[str, Any]) -> SuiteModule:

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.distributed
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from suite.errors import UsageError
 
@@ -162,25 +164,36 @@ def finish_gradients(
         clip: highest norm, or highest absolute value with ``by_value``; ``None`` leaves gradients as they are.
         by_value: clip each element on its own.
     """
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    gradients = [_local(parameter.grad) for parameter in parameters if parameter.grad is not None]
     if config.l1 or config.l2:
         torch._foreach_mul_(gradients, scale)
         add_penalties(parameters, l1=config.l1, l2=config.l2)
         scale = torch.ones_like(scale)
-    norm = torch.nn.utils.get_total_norm(gradients) * scale
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if any(isinstance(parameter, DTensor) for parameter in parameters):  # each rank holds a part of every gradient
+        squares = norm.square()
+        torch.distributed.all_reduce(squares)
+        norm = squares.sqrt()
+    norm = norm * scale
     if clip is not None and not by_value:
         scale = scale * (clip / (norm + 1e-6)).clamp(max=1.0)  # one pass for both factors
     torch._foreach_mul_(gradients, scale)
     if clip is not None and by_value:
-        torch.nn.utils.clip_grad_value_(parameters, clip)
+        torch._foreach_clamp_min_(gradients, -clip)
+        torch._foreach_clamp_max_(gradients, clip)
     return norm
+
+
+def _local(tensor: Tensor) -> Tensor:
+    """The part of a shared-out tensor that this process holds; of others, the tensor itself."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def add_penalties(parameters: Iterable[nn.Parameter], *, l1: float, l2: float) -> None:
     """Add the gradient of ``l1 * sum|w| + l2 * sum w^2`` over matrices to the gradients that are there."""
     matrices = [parameter for parameter in parameters if parameter.grad is not None and parameter.dim() > 1]
-    gradients: list[Tensor] = [parameter.grad for parameter in matrices if parameter.grad is not None]
-    weights = [parameter.detach() for parameter in matrices]
+    gradients = [_local(parameter.grad) for parameter in matrices if parameter.grad is not None]
+    weights = [_local(parameter.detach()) for parameter in matrices]
     if l2 and gradients:
         torch._foreach_add_(gradients, weights, alpha=2.0 * l2)
     if l1 and gradients:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from lightning.pytorch import Trainer
 
 from suite import run_folder
-from suite.checkpoint import RECORD_KEY, read
+from suite.checkpoint import RECORD_KEY, read, weights_of
 from suite.cli import Domains
 from suite.config import build
 from suite.data import SuiteDataModule
@@ -68,7 +68,7 @@ def _module_of(checkpoint: dict[str, Any], task: Task, decoding: Any, path: str 
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: what travels with its model is not whole ({error!r})") from None
     try:
-        module.load_state_dict(checkpoint["state_dict"])
+        module.load_state_dict(weights_of(checkpoint))
     except (KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path}: its weights do not fit its settings ({reason[:300]})") from None

@@ -13,6 +13,11 @@ MAY_CHANGE = (
     "data.num_workers",
     "tracking.",
     "samples",
+    "checkpoint_every",
+    "checkpoint_minutes",
+    "keep_last",
+    "keep_best",
+    "max_skipped",
 )
 
 

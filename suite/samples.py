@@ -7,6 +7,7 @@ from typing import Any, cast
 import numpy
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.distributed.fsdp import FSDPModule
 
 from suite.callbacks import is_training_validation
 from suite.data import SuiteDataModule
@@ -28,12 +29,16 @@ class Samples(Callback):
         self._batch: Any = None
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not is_training_validation(trainer) or not trainer.is_global_zero or self.count < 1:
+        # Weights that are shared out can only be read by all processes together.
+        takes_part = trainer.is_global_zero or isinstance(pl_module, FSDPModule)
+        if not is_training_validation(trainer) or not takes_part or self.count < 1:
             return
         module, step = cast(SuiteModule, pl_module), logged_step(trainer)
         batch = self._fixed_batch(trainer, module)
         with trainer.precision_plugin.forward_context(), torch.no_grad():
             table, figure = module.sample_table(batch), module.sample_figure(batch)
+        if not trainer.is_global_zero:
+            return
         if table is not None:
             columns, rows = table
             self._write(f"step-{step:07d}.jsonl", columns, rows)

@@ -10,11 +10,15 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import Logger
 
-from suite.callbacks import LearningRate, RunCheckpoints, StepLog, StepSeed
+from suite.callbacks import LearningRate, StepLog, StepSeed
 from suite.checkpoint import AtomicCheckpointIO
+from suite.ema import WeightAverage
 from suite.errors import UsageError
+from suite.finite import FiniteGuard
 from suite.module import SuiteModule
-from suite.progress import build_progress
+from suite.progress import Bar, build_progress
+from suite.ranks import SameOnAllRanks
+from suite.run_checkpoints import CheckpointPolicy, RunCheckpoints
 from suite.run_folder import CHECKPOINTS
 from suite.samples import Samples
 
@@ -34,7 +38,13 @@ def quiet_libraries() -> None:
 
 
 def build_trainer(
-    config: Any, folder: Path, *, record: dict[str, Any], module: SuiteModule, loggers: list[Logger]
+    config: Any,
+    folder: Path,
+    *,
+    record: dict[str, Any],
+    module: SuiteModule,
+    loggers: list[Logger],
+    start: dict[str, Any] | None = None,
 ) -> Trainer:
     """A trainer that keeps a run in ``folder``.
 
@@ -44,6 +54,7 @@ def build_trainer(
         record: what every checkpoint says beside its tensors.
         module: what will be trained, for what it monitors.
         loggers: where figures go.
+        start: what else must be the same in all processes: the data, the step to go on from.
 
     Raises:
         UsageError: a strategy that computes wrong results.
@@ -51,12 +62,20 @@ def build_trainer(
     options = dict(vars(config.trainer))
     refuse_strategy(options.get("strategy"))
     users = options.pop("callbacks") or []
+    policy = CheckpointPolicy(
+        config.checkpoint_every, config.checkpoint_minutes, keep_last=config.keep_last, keep_best=config.keep_best
+    )
+    checkpoints = RunCheckpoints(folder / CHECKPOINTS, record=record, policy=policy)
     callbacks: list[Callback] = [
+        SameOnAllRanks({**record["settings"], **(start or {})}),
         StepSeed(config.seed),
         LearningRate(),
+        FiniteGuard(config.max_skipped, checkpoints=checkpoints),
         StepLog(),
         Samples(folder / "samples", count=config.samples),
-        RunCheckpoints(folder / CHECKPOINTS, record=record, every_n_steps=config.checkpoint_every),
+        # After the samples, which show the average; Lightning puts checkpoints last.
+        *([] if config.ema_decay is None else [WeightAverage(config.ema_decay)]),
+        checkpoints,
         *(users if isinstance(users, list) else [users]),
     ]
     if config.patience is not None:
@@ -71,7 +90,7 @@ def build_trainer(
         use_distributed_sampler=False,  # our sampler shares examples out itself, without repeating any
         default_root_dir=folder,
         enable_model_summary=False,
-        enable_progress_bar=any(callback.__class__.__name__ == "Bar" for callback in callbacks),
+        enable_progress_bar=any(isinstance(callback, Bar) for callback in callbacks),
     )
 
 

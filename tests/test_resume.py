@@ -26,6 +26,9 @@ DOMAIN_FLAGS: dict[str, list[str]] = {
 MOMENTS = ["on_train_batch_end:5", "on_validation_batch_end:1", "on_train_epoch_end:1", "on_train_epoch_start:2"]
 
 
+STATUS = {"SIGKILL": -9, "SIGTERM": 143, "SIGINT": 130}
+
+
 def in_a_process(when: str, arguments: list[str], *, steps: Path) -> int:
     """Run ``fit`` in a process of its own, forked so that nothing is imported again; gives its exit code."""
 
@@ -57,22 +60,31 @@ def digest(path: Path) -> tuple[int, str]:
         else:
             found.update(repr(value).encode())
 
-    walk([checkpoint[key] for key in ("state_dict", "optimizer_states", "callbacks")])
+    walk([checkpoint.get(key) for key in ("state_dict", "optimizer_states", "callbacks", "average")])
     return checkpoint["global_step"], found.hexdigest()
 
 
 def check(
-    domain: str, moment: str, tmp_path: Path, *, first: list[str], then: list[str] | None = None, every: int = 2
+    domain: str,
+    moment: str,
+    tmp_path: Path,
+    *,
+    first: list[str],
+    then: list[str] | None = None,
+    every: int = 2,
+    by: str = "SIGKILL",
 ) -> None:
-    """Compare a run that is killed at ``moment`` and goes on with one that is not."""
+    """Compare a run that is ended at ``moment`` and goes on with one that is not."""
     flags = ["--domain", domain, "--runs", str(tmp_path), "--tracking.mode=disabled", *DOMAIN_FLAGS.get(domain, [])]
     flags += [f"--checkpoint_every={every}", *first]
     whole, before, after = (tmp_path / f"{name}.steps" for name in ("whole", "before", "after"))
     assert in_a_process("never", [*flags, "--name=whole"], steps=whole) == 0
-    assert in_a_process(f"{moment}:SIGKILL", [*flags, "--name=cut"], steps=before) == -9
+    assert in_a_process(f"{moment}:{by}", [*flags, "--name=cut"], steps=before) == STATUS[by]
     run_folder = tmp_path / domain / "cut"
     checkpoint = torch.load(run_folder / "checkpoints" / "last.ckpt", weights_only=True)
     batches_done = _batches_done(checkpoint)
+    if by != "SIGKILL":  # a run that can, saves before it ends
+        assert batches_done == len(before.read_text().splitlines())
     assert in_a_process("never", [*flags, *(then or []), f"--resume={run_folder}"], steps=after) == 0
     last = Path("checkpoints") / "last.ckpt"
     assert digest(run_folder / last) == digest(tmp_path / domain / "whole" / last)
@@ -102,6 +114,24 @@ def test_toy_goes_on_inside_an_accumulation(tmp_path: Path) -> None:
     check("toy", "on_train_batch_end:11", tmp_path, first=flags, every=1)
 
 
+@pytest.mark.parametrize("moment", ["on_train_batch_end:5", "on_train_batch_end:8", *MOMENTS[1:]])
+@pytest.mark.parametrize("by", ["SIGTERM", "SIGINT"])
+def test_a_signal_saves_and_a_run_goes_on_exactly(by: str, moment: str, tmp_path: Path) -> None:
+    flags = ["--optim.schedule=plateau", "--optim.plateau_patience=0", "--ema_decay=0.9", "--patience=2"]
+    check("toy", moment, tmp_path, first=flags, every=1000, by=by)
+
+
+@pytest.mark.parametrize("moment", ["on_train_batch_end:4", "on_validation_batch_end:1", "on_validation_end:1"])
+def test_a_signal_around_a_validation_inside_an_epoch(moment: str, tmp_path: Path) -> None:
+    flags = ["--trainer.val_check_interval=0.5", "--optim.schedule=plateau", "--optim.plateau_patience=0"]
+    check("toy", moment, tmp_path, first=flags, every=2, by="SIGTERM")
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_moving_average_goes_on_exactly(moment: str, tmp_path: Path) -> None:
+    check("toy", moment, tmp_path, first=["--ema_decay=0.99", "--keep_best=2", "--keep_last=3"])
+
+
 @pytest.mark.parametrize("name", domains.available())
 def test_every_domain_goes_on_exactly(name: str, tmp_path: Path) -> None:
     check(name, MOMENTS[0], tmp_path, first=[])
@@ -111,12 +141,13 @@ def test_every_domain_goes_on_exactly(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("moment", [*MOMENTS, "on_train_batch_end:8", "on_train_batch_start:9"])
 @pytest.mark.parametrize("validation", ["1.0", "0.5", "off"])
+@pytest.mark.parametrize("by", list(STATUS))
 @pytest.mark.parametrize("name", ["toy", *domains.available()])
-def test_matrix(name: str, workers: int, moment: str, validation: str, tmp_path: Path) -> None:
+def test_matrix(name: str, by: str, workers: int, moment: str, validation: str, tmp_path: Path) -> None:
     if validation == "off" and "validation" in moment:
         pytest.skip("there is no validation to be killed in")
     limit = "--trainer.limit_val_batches=0" if validation == "off" else f"--trainer.val_check_interval={validation}"
-    check(name, moment, tmp_path, first=[f"--data.num_workers={workers}", limit])
+    check(name, moment, tmp_path, first=[f"--data.num_workers={workers}", limit], by=by)
 
 
 def test_more_epochs_than_first_asked_for(tmp_path: Path) -> None:
@@ -156,20 +187,16 @@ def test_damaged_newest_falls_back_and_says_so(tmp_path: Path, capfd: pytest.Cap
     assert in_a_process("never", [*flags, "--resume=auto", "--checkpoint_every=2"], steps=steps) == 0
     error = capfd.readouterr().err
     assert "last.ckpt: damaged" in error
-    assert "from step 8" in error
+    assert "step-0000012.ckpt: damaged" in error
+    assert "from step 10" in error
 
 
 @pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
-def test_a_signal_ends_a_run_with_its_status_and_a_way_on(name: str, status: int, tmp_path: Path) -> None:
-    flags = ["--domain=toy", "--runs", str(tmp_path), "--tracking.mode=disabled"]
-    steps = tmp_path / "steps"
+def test_a_signal_ends_a_run_with_a_way_on(name: str, status: int, tmp_path: Path) -> None:
+    flags = ["--domain=toy", "--runs", str(tmp_path), "--tracking.mode=disabled", "--name=cut"]
     command = f"import sys; from tests.interrupted import run; sys.exit(run('on_train_batch_end:11:{name}', 'fit', "
-    command += f"{[*flags, '--name=cut']!r}))"
+    command += f"{flags!r}))"
     done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, timeout=120)
     assert done.returncode == status, done.stderr
     assert f"--resume {tmp_path}/toy/cut" in done.stderr
     assert "Traceback" not in done.stderr
-    assert in_a_process("never", [*flags, "--name=whole"], steps=steps) == 0
-    assert in_a_process("never", [*flags, f"--resume={tmp_path}/toy/cut"], steps=steps) == 0
-    last = Path("checkpoints") / "last.ckpt"
-    assert digest(tmp_path / "toy" / "cut" / last) == digest(tmp_path / "toy" / "whole" / last)

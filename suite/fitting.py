@@ -109,7 +109,7 @@ def _run_in(
     start = {"data": data.fingerprint(), "step": checkpoint["global_step"] if checkpoint else 0}
     trainer = build_trainer(run, folder, record=record, module=module, loggers=loggers, start=start)
     if is_first_process():
-        (folder / run_folder.CONFIG).write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+        run_folder.write_config(folder, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
         verb = f"Going on with {folder} from step {checkpoint['global_step']}" if checkpoint else f"Run {folder}"
         notice(f"{verb}: {_count_parameters(module):,} parameters, {len(data.examples('train').lengths):,} examples")
     try:

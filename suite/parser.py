@@ -139,6 +139,25 @@ def fit_parser(domain: Domain, task_name: str, *, defaults: Path | None) -> Suit
         "--resume", type=str | None, default=None,
         help="Go on with a stopped run: a checkpoint, a run folder, or auto for the newest run.",
     )  # fmt: skip
+    _add_checkpoints(parser)
+    parser.add_argument(
+        "--patience", type=NonNegativeInt | None, default=None,
+        help="Stop early after so many validations without improvement of the monitored metric.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--samples", type=NonNegativeInt, default=8, help="Validation examples shown after each validation."
+    )
+    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
+    _add_settings(parser, task)
+    parser.add_class_arguments(OptimConfig, "optim", instantiate=False)
+    parser.add_class_arguments(TrackingConfig, "tracking", instantiate=False)
+    owned = _OWNED & _arguments(Trainer)
+    parser.add_class_arguments(Trainer, "trainer", skip=owned, instantiate=False, sub_configs=True)
+    _keep_whole_numbers(parser)
+    return parser
+
+
+def _add_checkpoints(parser: SuiteParser) -> None:
     parser.add_argument(
         "--checkpoint_every", type=int | None, default=None,
         help="Also save a checkpoint every so many optimiser steps.",
@@ -157,21 +176,6 @@ def fit_parser(domain: Domain, task_name: str, *, defaults: Path | None) -> Suit
         "--max_skipped", type=PositiveInt, default=10,
         help="End the run after so many steps in a row with a loss or gradient that is not finite.",
     )  # fmt: skip
-    parser.add_argument(
-        "--patience", type=NonNegativeInt | None, default=None,
-        help="Stop early after so many validations without improvement of the monitored metric.",
-    )  # fmt: skip
-    parser.add_argument(
-        "--samples", type=NonNegativeInt, default=8, help="Validation examples shown after each validation."
-    )
-    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
-    _add_settings(parser, task)
-    parser.add_class_arguments(OptimConfig, "optim", instantiate=False)
-    parser.add_class_arguments(TrackingConfig, "tracking", instantiate=False)
-    owned = _OWNED & _arguments(Trainer)
-    parser.add_class_arguments(Trainer, "trainer", skip=owned, instantiate=False, sub_configs=True)
-    _keep_whole_numbers(parser)
-    return parser
 
 
 def _keep_whole_numbers(parser: SuiteParser) -> None:

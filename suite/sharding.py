@@ -1,6 +1,6 @@
 """Weights, gradients and optimiser state shared out over processes: FSDP2 through Lightning."""
 
-from typing import cast
+from typing import Any, cast
 
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
@@ -29,4 +29,4 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:
         module.load_state_dict(weights)
         return
     options = StateDictOptions(full_state_dict=True)
-    set_model_state_dict(cast(nn.Module, module), weights, options=options)
+    set_model_state_dict(cast(nn.Module, module), cast(dict[str, Any], weights), options=options)

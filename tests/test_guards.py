@@ -206,6 +206,18 @@ def test_the_average_follows_its_equation(tmp_path: Path, monkeypatch: pytest.Mo
         torch.testing.assert_close(found[name].double(), each, rtol=1e-6, atol=1e-7)
 
 
+def test_a_run_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    """A folder in the place of a file refuses to be written, to the superuser too."""
+    assert fit_toy("--runs", tmp_path, "--name=a").status == 0
+    folder = tmp_path / "toy" / "a"
+    (folder / "config.yaml").unlink()
+    (folder / "config.yaml").mkdir()
+    before = (folder / "checkpoints" / "last.ckpt").read_bytes()
+    ran = fit_toy("--runs", tmp_path, "--resume", folder)
+    assert_one_line(ran, 1, str(folder / "config.yaml"), "cannot be written", "change its rights")
+    assert (folder / "checkpoints" / "last.ckpt").read_bytes() == before
+
+
 def test_a_full_disk_ends_the_run_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A limit on the size of files stands in for a disk without space: writing fails half way in the same manner."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -7,15 +7,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 
 import domains
+from suite.errors import CheckpointError
 from tests.commands import ROOT
 from tests.test_distributed import FLAGS, compare, rows
 from tests.test_resume import STATUS, digest
+from tests.toy.data import SineData
 
 pytestmark = pytest.mark.distributed
 DDP = ["--trainer", str(ROOT / "configs" / "trainer" / "ddp.yaml"), "--trainer.devices=2", "--trainer.accelerator=cpu"]
@@ -130,6 +133,17 @@ def test_another_number_of_processes_is_refused(whole: Path) -> None:
     ended = launch(toy("never", whole, f"--resume={whole / 'toy' / 'whole'}", "--trainer.devices=1"))
     assert ended.status == 2
     assert "trainer.devices (was 2, now 1)" in ended.err
+
+
+def test_another_world_size_is_refused_by_the_data(tmp_path: Path) -> None:
+    """Where the settings are the same (devices auto) on a machine with another number of devices."""
+    data = SineData()
+    data.trainer = cast(Any, SimpleNamespace(world_size=1, global_rank=0))
+    state = {"position": [0, 3], "fingerprint": data.fingerprint(), "world_size": 2}
+    with pytest.raises(CheckpointError, match=r"trained by 2 process\(es\) and cannot go on with 1: .* or begin a new"):
+        data.load_state_dict(state)
+    data.load_state_dict({**state, "world_size": 1})
+    assert data.train_dataloader().batch_sampler.start_batch == 3  # type: ignore[union-attr]
 
 
 def free_port() -> int:

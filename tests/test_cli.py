@@ -236,3 +236,14 @@ def test_disabled_tracking_writes_nothing_of_its_own(tmp_path: Path, monkeypatch
 
 def test_no_such_verb() -> None:
     assert_one_line(run("fly"), 2, "fly")
+
+
+def test_a_file_of_one_group_comes_before_flags_and_after_recipes(tmp_path: Path) -> None:
+    recipe = write(tmp_path, "trainer: {log_every_n_steps: 5, accumulate_grad_batches: 2, precision: bf16-mixed}")
+    group = write(tmp_path, "log_every_n_steps: 6\nlimit_val_batches: 3\n", "t.yaml")
+    flags = ["--trainer.limit_val_batches=1", "--trainer", str(group), "-c", str(recipe)]
+    for given in (flags, [flags[0], f"--trainer={group}", f"--config={recipe}"]):
+        trainer = settings(*given)["trainer"]
+        assert (trainer["log_every_n_steps"], trainer["accumulate_grad_batches"]) == (6, 2)
+        assert (trainer["limit_val_batches"], trainer["precision"]) == (1, "bf16-mixed")
+        assert trainer["gradient_clip_val"] == 1.0  # of the defaults

@@ -136,6 +136,8 @@ class StepLog(Callback):
             f"train/{module.unit}_per_second": self._timed_weight / max(self._seconds, 1e-9),
             "train/skipped_steps": self.skipped,
         }
+        if module.tuning is not None:
+            self.latest["train/layer_groups"] = float(module.tuning.count)
         self.loss = self.weight = self.norm = 0.0
         self.steps, self._seconds, self._timed_weight = 0, 0.0, 0.0
         self._start_clock()

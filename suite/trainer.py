@@ -21,6 +21,7 @@ from suite.ranks import SameOnAllRanks
 from suite.run_checkpoints import CheckpointPolicy, RunCheckpoints
 from suite.run_folder import CHECKPOINTS
 from suite.samples import Samples
+from suite.unfreezing import Unfreezing
 
 
 def quiet_libraries() -> None:
@@ -78,6 +79,8 @@ def build_trainer(
         checkpoints,
         *(users if isinstance(users, list) else [users]),
     ]
+    if module.tuning is not None:
+        callbacks.append(Unfreezing())
     if config.patience is not None:
         callbacks.append(EarlyStopping(module.monitor, mode=module.monitor_mode, patience=int(config.patience)))
     if options.pop("enable_progress_bar") is not False:

@@ -4,11 +4,14 @@ A file is written beside its final place, flushed to the disk and renamed, with 
 it. Reading accepts tensors and plain data only (``weights_only=True``), so a checkpoint cannot run code.
 """
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -21,6 +24,7 @@ from suite.errors import CheckpointError
 FORMAT = 1
 RECORD_KEY = "suite"
 _PACKAGES = ("torch", "lightning", "torchmetrics", "tokenizers", "sequence-suite")
+_PIECE = 1 << 24  # bytes written at a time, and the least that is worth another thread
 
 
 def make_record(*, settings: dict[str, Any], assets: dict[str, Any]) -> dict[str, Any]:
@@ -34,15 +38,36 @@ def digest_path(path: Path) -> Path:
 
 
 class _DigestWriter(io.RawIOBase):
-    """Counts and hashes what passes through to a file."""
+    """Passes bytes on to a file, counts them, and hashes them meanwhile in another thread.
 
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.sha256, self.size = file, hashlib.sha256(), 0
+    Large pieces are neither copied nor buffered: they are hashed where they lie, and ``write`` returns when both
+    are done. The system is asked to bring them to the disk at once, so that the flush at the end finds little left.
+    """
+
+    def __init__(self, file: BinaryIO, hasher: Executor) -> None:
+        self.file, self.hasher = file, hasher
+        self.sha256, self.size = hashlib.sha256(), 0
 
     def write(self, data: Any) -> int:
-        self.sha256.update(data)
-        self.size += memoryview(data).nbytes
-        return self.file.write(data)
+        view = memoryview(data).cast("B")
+        if view.nbytes < _PIECE:
+            self.sha256.update(view)
+            self._pass_on(view)
+            return view.nbytes
+        hashed = self.hasher.submit(self.sha256.update, view)
+        try:
+            for start in range(0, view.nbytes, _PIECE):
+                self._pass_on(view[start : start + _PIECE])
+                _begin_flush(self.file.fileno(), self.size - _PIECE)
+        finally:
+            hashed.result()
+        return view.nbytes
+
+    def _pass_on(self, view: memoryview) -> None:
+        while view.nbytes:  # a file may take less than it is given
+            taken = self.file.write(view)
+            self.size += taken
+            view = view[taken:]
 
     def writable(self) -> bool:
         return True
@@ -51,8 +76,28 @@ class _DigestWriter(io.RawIOBase):
         self.file.flush()
 
 
+def _begin_flush(descriptor: int, start: int) -> None:
+    """Ask for the bytes from ``start`` on to be written to the disk, without waiting; nothing where there is no way."""
+    if hasattr(os, "posix_fadvise"):
+        with contextlib.suppress(OSError):  # pipes and some network file systems
+            os.posix_fadvise(descriptor, max(start, 0), 0, os.POSIX_FADV_DONTNEED)
+
+
+@contextlib.contextmanager
+def _without_crc32() -> Iterator[None]:
+    """Leave out the CRC-32 of each tensor: torch never compares it, and it takes longer than SHA-256."""
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        yield
+    finally:
+        torch.serialization.set_crc32_options(before)
+
+
 def write(checkpoint: dict[str, Any], path: Path) -> None:
     """Write a checkpoint so that ``path`` holds the old content or the new one, whole, whenever the machine stops.
+
+    Needs no memory beside the checkpoint's own (tensors of an accelerator are copied one at a time).
 
     Raises:
         CheckpointError: the folder cannot be written or the disk is full; what was there before is kept.
@@ -60,10 +105,9 @@ def write(checkpoint: dict[str, Any], path: Path) -> None:
     temporary = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            writer = _DigestWriter(file)
+        with temporary.open("wb", buffering=0) as file, ThreadPoolExecutor(max_workers=1) as hasher, _without_crc32():
+            writer = _DigestWriter(cast(BinaryIO, file), hasher)
             torch.save(checkpoint, cast(BinaryIO, writer))
-            file.flush()
             os.fsync(file.fileno())
         note = json.dumps({"sha256": writer.sha256.hexdigest(), "size": writer.size})
         # The digest of the old file must not outlive it, nor that of the new one come before it.

@@ -23,8 +23,11 @@ from suite.errors import CheckpointError
 
 FORMAT = 1
 RECORD_KEY = "suite"
+AVERAGED_KEY = "averaged"
+"""In the record of an average of checkpoints: which files went in, and how they were chosen."""
 _PACKAGES = ("torch", "lightning", "torchmetrics", "tokenizers", "sequence-suite")
-_PIECE = 1 << 24  # bytes written at a time, and the least that is worth another thread
+_PIECE = 1 << 24  # bytes written at a time
+_WORTH_A_THREAD = 1 << 20  # bytes; less is hashed before it is written
 
 
 def make_record(*, settings: dict[str, Any], assets: dict[str, Any]) -> dict[str, Any]:
@@ -50,7 +53,7 @@ class _DigestWriter(io.RawIOBase):
 
     def write(self, data: Any) -> int:
         view = memoryview(data).cast("B")
-        if view.nbytes < _PIECE:
+        if view.nbytes < _WORTH_A_THREAD:
             self.sha256.update(view)
             self._pass_on(view)
             return view.nbytes
@@ -174,8 +177,8 @@ def verify(path: Path) -> None:
             raise CheckpointError(f"{path}: damaged: its SHA-256 is not the one beside it; use another checkpoint")
 
 
-def read(path: str | Path, *, map_location: Any = "cpu") -> dict[str, Any]:
-    """Load and check a checkpoint of this suite.
+def read(path: str | Path, *, map_location: Any = "cpu", mmap: bool = False) -> dict[str, Any]:
+    """Load and check a checkpoint of this suite; with ``mmap`` its tensors stay in the file until they are used.
 
     Raises:
         CheckpointError: missing, damaged, not plain data, of another program, or of a later format.
@@ -183,7 +186,7 @@ def read(path: str | Path, *, map_location: Any = "cpu") -> dict[str, Any]:
     path = Path(path)
     verify(path)
     try:
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+        checkpoint = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"{path}: cannot be read as a checkpoint of plain data ({reason})") from None

@@ -79,6 +79,15 @@ def _run(verb: str, arguments: list[str], domains: Domains) -> None:
         from suite.benchmark import benchmark
 
         benchmark(arguments, domain, domains)
+    elif verb == "diagnose":
+        domain = peek_domain(arguments, domains.available())
+        from suite.diagnosis import diagnose
+
+        diagnose(arguments, domain, domains)
+    elif verb == "average":
+        from suite.averaging import average
+
+        average(arguments)
     else:
         raise UsageError(f"no such command: {verb}")
 

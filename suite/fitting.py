@@ -23,7 +23,7 @@ from suite.metrics_file import MetricsFile
 from suite.module import SuiteModule
 from suite.optim import OptimConfig
 from suite.parser import SuiteParser, fit_parser, recipes_first, settings_of
-from suite.resume import refuse_changes
+from suite.resume import refuse_average, refuse_changes
 from suite.seeding import seed_everything
 from suite.tracking import TrackingConfig, build_logger, check_online, finish, resolve_mode
 from suite.trainer import build_trainer, quiet_libraries
@@ -60,7 +60,9 @@ def fit(arguments: Sequence[str], domain_name: str, domains: Domains) -> None:
 
 def _parse_over(arguments: Sequence[str], domain: Domain, task: str, source: Path) -> tuple[SuiteParser, Any]:
     """The command line read over the settings of a checkpoint instead of the defaults; differences are refused."""
-    old = read(source)[RECORD_KEY]["settings"]
+    record = read(source)[RECORD_KEY]
+    refuse_average(record, source)
+    old = record["settings"]
     if (old["domain"], old["task"]) != (domain.name, task):
         raise UsageError(
             f"{source} is of --domain {old['domain']} --task {old['task']}, not of {domain.name} {task}: name that one"

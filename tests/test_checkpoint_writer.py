@@ -24,7 +24,8 @@ def content(*sizes: int) -> dict[str, Any]:
 
 def test_the_digest_is_that_of_the_file_for_small_and_large_tensors(tmp_path: Path) -> None:
     piece, path = checkpoint._PIECE, tmp_path / "last.ckpt"
-    written = content(0, 1, 4095, piece - 1, piece, piece + 1, 2 * piece + 17)
+    least = checkpoint._WORTH_A_THREAD
+    written = content(0, 1, 4095, least - 1, least, least + 1, piece - 1, piece, 2 * piece + 17)
     checkpoint.write(written, path)
     note = json.loads(checkpoint.digest_path(path).read_text())
     assert note == {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "size": path.stat().st_size}
@@ -48,7 +49,7 @@ class _TakesLittle(io.RawIOBase):
         return -1  # nothing that can be flushed early
 
 
-@pytest.mark.parametrize("size", [10, 5000, checkpoint._PIECE + 5])
+@pytest.mark.parametrize("size", [10, 5000, checkpoint._WORTH_A_THREAD + 5])
 def test_a_file_that_takes_less_than_given_gets_all_of_it(size: int) -> None:
     data, file = bytes(range(256)) * (size // 256 + 1), _TakesLittle()
     with ThreadPoolExecutor(max_workers=1) as hasher:

@@ -152,8 +152,10 @@ def mean_checkpoint(saved: Sequence[Saved], *, by: str) -> dict[str, Any]:
         {"name": each.path.name, "step": each.step, "sha256": each.sha256, "monitored": each.monitored}
         for each in newest_first
     ]
-    kept = {key: newest[key] for key in ("epoch", "global_step", "pytorch-lightning_version") if key in newest}
-    described = {key: value for key, value in record.items() if key != "monitored"}
+    kept: dict[str, Any] = {
+        key: newest[key] for key in ("epoch", "global_step", "pytorch-lightning_version") if key in newest
+    }
+    described: dict[str, Any] = {key: value for key, value in record.items() if key != "monitored"}
     return {**kept, "state_dict": weights, RECORD_KEY: {**described, AVERAGED_KEY: {"by": by, "of": of}}}
 
 

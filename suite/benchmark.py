@@ -3,7 +3,6 @@
 import importlib
 import os
 import platform
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,21 +10,18 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import Logger
 
-from suite.checkpoint import make_record
 from suite.cli import Domains
 from suite.console import report
 from suite.data import SuiteDataModule
 from suite.domain import Domain
 from suite.fitting import build_module
-from suite.metrics_file import MetricsFile
 from suite.module import SuiteModule
 from suite.optim import build_optimizer
-from suite.parser import SuiteParser, fit_parser, settings_of
+from suite.parser import SuiteParser, default_recipe, fit_parser, settings_of
+from suite.rehearsal import rehearse
 from suite.timing import Row, compare, table
-from suite.tracking import TrackingConfig, build_logger, finish
-from suite.trainer import build_trainer, quiet_libraries
+from suite.trainer import quiet_libraries
 
 
 def benchmark(arguments: Sequence[str], domain_name: str, domains: Domains) -> None:
@@ -83,7 +79,7 @@ class _Clock(Callback):
 def overhead(domain: Domain, configs: Path, *, steps: int, rounds: int) -> Row:
     """Lightning, tracking and data loading against a bare loop over the same module and the same batches."""
     task = domain.task(None)
-    parser = fit_parser(domain, domain.default, defaults=configs / domain.name / "default.yaml")
+    parser = fit_parser(domain, domain.default, defaults=default_recipe(domain, domain.default, configs))
     flags = [f"--trainer.max_steps={steps}", "--trainer.limit_val_batches=0", "--trainer.max_epochs=-1"]
     if "optim.schedule" in {action.dest for action in parser._actions}:
         flags.append("--optim.schedule=constant")
@@ -114,17 +110,8 @@ def _bare_loop(module: SuiteModule, batches: list[Any], run: Any) -> float:
 
 
 def _whole_fit(module: SuiteModule, data: SuiteDataModule, run: Any, settings: dict[str, Any]) -> float:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder)
-        tracker = build_logger(TrackingConfig(mode="offline"), run_folder=path, settings=settings, resume_id=None)
-        loggers: list[Logger] = [logger for logger in (MetricsFile(path), tracker) if logger is not None]
-        record = make_record(settings=settings, assets=data.assets)
-        trainer = build_trainer(run, path, record=record, module=module, loggers=loggers)
-        clock = _Clock()
+    clock = _Clock()
+    with rehearse(module, data, run, settings) as trainer:
         cast(Any, trainer).callbacks.append(clock)
-        data._position = (0, 0)
-        try:
-            trainer.fit(module, datamodule=data)
-        finally:
-            finish(loggers)
+        trainer.fit(module, datamodule=data)
     return clock.end - clock.begin

@@ -22,7 +22,7 @@ from suite.errors import UsageError
 from suite.metrics_file import MetricsFile
 from suite.module import SuiteModule
 from suite.optim import OptimConfig
-from suite.parser import SuiteParser, fit_parser, recipes_first, settings_of
+from suite.parser import SuiteParser, default_recipe, fit_parser, recipes_first, settings_of
 from suite.resume import refuse_average, refuse_changes
 from suite.seeding import seed_everything
 from suite.tracking import TrackingConfig, build_logger, check_online, finish, resolve_mode
@@ -41,9 +41,8 @@ def fit(arguments: Sequence[str], domain_name: str, domains: Domains) -> None:
     quiet_libraries()
     domain: Domain = domains.load(domain_name)
     name = peek_task(arguments) or domain.default
-    defaults = domains.configs / domain.name / ("default.yaml" if name == domain.default else f"{name}.yaml")
     domain.task(name)
-    parser = fit_parser(domain, name, defaults=defaults)
+    parser = fit_parser(domain, name, defaults=default_recipe(domain, name, domains.configs))
     config = parser.parse_args(recipes_first(arguments))
     source = None
     if config.resume is not None:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from suite.module import SuiteModule, TrainingStep
 from suite.step_profile import StepProfile
 
-
 UNKNOWN = -1.0  # no norm: a parameter without a gradient, or a step whose weight is not known
 
 
@@ -125,7 +124,7 @@ class Probe(Callback):
             parameters=total_bytes(pl_module.parameters()),
             buffers=total_bytes(pl_module.buffers()),
             optimiser=total_bytes(states),
-            peak=peak_resident(),
+            peak=max(peak_resident(), self.memory.before),  # the system may count the peak late
             device_peak=torch.cuda.max_memory_allocated() if cuda else None,
         )
 

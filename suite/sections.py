@@ -77,16 +77,16 @@ class Section(NamedTuple):
         return [*(line.rstrip() for line in lines), *(f"({note})" for note in self.notes)]
 
 
-def _milliseconds(seconds: float) -> str:
-    return f"{1000 * seconds:,.2f}"
+def _milliseconds(value: float) -> str:
+    return f"{value:,.2f}"
 
 
 def _share(value: float) -> str:
     return f"{100 * value:.1f}%"
 
 
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:,.1f}" if count >= 1e7 else f"{count / 1e6:.3g}"
+def _megabytes(value: float) -> str:
+    return f"{value:,.1f}" if value >= 10 else f"{value:.3g}"
 
 
 def _figure(value: float) -> str:
@@ -98,14 +98,14 @@ def _count(value: int) -> str:
 
 
 def time_section(seen: Observed) -> Section:
-    """Mean seconds of a batch in each part, and its share. ``tracking`` is all callbacks, loggers and checkpoints."""
+    """Mean time of a batch in each part, and its share. ``tracking`` is all callbacks, loggers and checkpoints."""
     steps = seen.steps
     total = sum(step.total for step in steps) / len(steps)
     rows: list[tuple[Any, ...]] = []
     for part in PARTS:
         mean = sum(step.parts[part] for step in steps) / len(steps)
-        rows.append((part, mean, mean / total))
-    rows.append(("total", total, 1.0))
+        rows.append((part, 1000 * mean, mean / total))
+    rows.append(("total", 1000 * total, 1.0))
     warm = len(seen.profile.steps) > seen.warm_up
     note = f"means of {len(steps)} batches" + ("" if warm else ", the run's first, which are slower")
     columns = (Column("time"), Column("ms a batch", _milliseconds), Column("share", _share))
@@ -184,7 +184,7 @@ def _total(norms: Sequence[Tensor]) -> float:
 def memory_section(seen: Observed) -> Section:
     """Bytes of what training holds, and of the whole process or device at most."""
     memory = seen.probe.memory
-    rows: list[tuple[Any, ...]] = [
+    held: list[tuple[str, int | None]] = [
         ("parameters", memory.parameters),
         ("buffers", memory.buffers),
         ("gradients", memory.gradients),
@@ -193,13 +193,12 @@ def memory_section(seen: Observed) -> Section:
         ("process at most", memory.peak),
     ]
     if memory.device_peak is not None:
-        held = memory.parameters + memory.buffers + memory.gradients + memory.optimiser
-        rows += [
-            ("device at most", memory.device_peak),
-            ("of that activations and the like", memory.device_peak - held),
-        ]
-    files = list(seen.folder.rglob("*.ckpt"))
-    rows.append(("a checkpoint on disk", max((path.stat().st_size for path in files), default=None)))
+        known = memory.parameters + memory.buffers + memory.gradients + memory.optimiser
+        held.append(("device at most", memory.device_peak))
+        held.append(("of that activations and the like", memory.device_peak - known))
+    files = seen.folder.rglob("*.ckpt")
+    held.append(("a checkpoint on disk", max((path.stat().st_size for path in files), default=None)))
+    rows: list[tuple[Any, ...]] = [(name, None if count is None else count / 1e6) for name, count in held]
     return Section("memory", (Column("memory"), Column("MB", _megabytes)), rows)
 
 

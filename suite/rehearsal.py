@@ -1,20 +1,49 @@
 """A run as ``fit`` makes it that leaves nothing behind: for what is measured, not trained."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 
 from suite.checkpoint import make_record
 from suite.data import SuiteDataModule
+from suite.domain import Domain, Task
+from suite.fitting import build_module
 from suite.metrics_file import MetricsFile
 from suite.module import SuiteModule
+from suite.parser import fit_parser, settings_of
 from suite.tracking import TrackingConfig, build_logger, finish
 from suite.trainer import build_trainer
+
+
+class Recipe(NamedTuple):
+    """Settings of ``fit``, instantiated and as plain data, and the data that they name."""
+
+    run: Any
+    settings: dict[str, Any]
+    task: Task
+    data: SuiteDataModule
+
+    def module(self) -> SuiteModule:
+        """A new module; seed before, for the same initial weights."""
+        return build_module(self.run, self.task, self.data.assets)
+
+
+def load_recipe(domain: Domain, *, defaults: Path | None, flags: Sequence[str]) -> Recipe:
+    """The default task of a domain with the settings of a file and of flags.
+
+    Raises:
+        SuiteError: settings or data that ``fit`` would refuse.
+    """
+    parser = fit_parser(domain, domain.default, defaults=defaults)
+    config = parser.parse_args(list(flags))
+    run, task = parser.instantiate(config), domain.task(None)
+    data = cast(Callable[..., SuiteDataModule], task.data)(**vars(run.data), seed=run.seed, assets=None)
+    return Recipe(run, settings_of(config, without=("config",)), task, data)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from suite.timing import Row, compare
 
 _LAYERS, _SIZE = 25, 2000  # 100 million parameters
 _PIECE = 1 << 24
+_SETTLE = 0.5  # seconds after a large file was removed, for the disk to be at rest
 
 
 def measure(*, domains: Domains, domain: str | None, rounds: int) -> list[Row]:
@@ -52,6 +53,7 @@ def saving(folder: Path, *, rounds: int, layers: int = _LAYERS, size: int = _SIZ
                 times[name].append(time.perf_counter() - begin)
             for each in folder.iterdir():
                 each.unlink()
+            time.sleep(_SETTLE)
     count = layers * size * size
     total = sum(view.nbytes for view in views)
     speed = total / statistics.median(times["ours"]) / 1e9

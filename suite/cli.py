@@ -75,10 +75,22 @@ def _run(verb: str, arguments: list[str], domains: Domains) -> None:
 
         predict(arguments, domains)
     elif verb == "benchmark":
-        domain = peek_domain(arguments, domains.available())
+        given = {argument.split("=")[0] for argument in arguments}
+        # A suite of rows may do without a domain, or take all of them.
+        without = "--suite" in given and "--domain" not in given
+        domain_or_none = None if without else peek_domain(arguments, domains.available())
         from suite.benchmark import benchmark
 
-        benchmark(arguments, domain, domains)
+        benchmark(arguments, domain_or_none, domains)
+    elif verb == "diagnose":
+        domain = peek_domain(arguments, domains.available())
+        from suite.diagnosis import diagnose
+
+        diagnose(arguments, domain, domains)
+    elif verb == "average":
+        from suite.averaging import average
+
+        average(arguments)
     else:
         raise UsageError(f"no such command: {verb}")
 

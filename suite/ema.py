@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from suite.checkpoint import AVERAGE_KEY
+from suite.checkpoint import MOVING_AVERAGE_KEY
 from suite.errors import UsageError
 from suite.module import SuiteModule
 
@@ -39,11 +39,11 @@ class WeightAverage(Callback):
             kept = {current[name].data_ptr(): weights.clone() for name, weights in self._training.items()}
             state = checkpoint["state_dict"]
             state.update({name: kept[value.data_ptr()] for name, value in state.items() if value.data_ptr() in kept})
-        checkpoint[AVERAGE_KEY] = {"updates": self.updates, "weights": dict(self.average)}
+        checkpoint[MOVING_AVERAGE_KEY] = {"updates": self.updates, "weights": dict(self.average)}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self.updates = checkpoint[AVERAGE_KEY]["updates"]
-        self.average = dict(checkpoint[AVERAGE_KEY]["weights"])
+        self.updates = checkpoint[MOVING_AVERAGE_KEY]["updates"]
+        self.average = dict(checkpoint[MOVING_AVERAGE_KEY]["weights"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if any(type(value) is not torch.nn.Parameter for value in pl_module.parameters()):

@@ -23,9 +23,9 @@ from suite.layer_groups import FinetuneConfig
 from suite.metrics_file import MetricsFile
 from suite.module import SuiteModule
 from suite.optim import OptimConfig
-from suite.parser import SuiteParser, fit_parser, recipes_first, settings_of
+from suite.parser import SuiteParser, default_recipe, fit_parser, recipes_first, settings_of
 from suite.process import prepare_process
-from suite.resume import refuse_changes
+from suite.resume import refuse_average, refuse_changes
 from suite.seeding import seed_everything
 from suite.tracking import TrackingConfig, build_logger, check_online, finish, resolve_mode
 from suite.trainer import build_trainer, quiet_libraries
@@ -43,9 +43,8 @@ def fit(arguments: Sequence[str], domain_name: str, domains: Domains, *, verb: s
     quiet_libraries()
     domain: Domain = domains.load(domain_name)
     name = peek_task(arguments) or domain.default
-    defaults = domains.configs / domain.name / ("default.yaml" if name == domain.default else f"{name}.yaml")
     domain.task(name)
-    parser = fit_parser(domain, name, defaults=defaults, verb=verb)
+    parser = fit_parser(domain, name, defaults=default_recipe(domain, name, domains.configs), verb=verb)
     # What --print_config is to print of a fine-tuning run is known once its source is.
     config = parser.parse_args([each for each in recipes_first(arguments) if verb == "fit" or each != "--print_config"])
     source, origin = None, None
@@ -70,7 +69,9 @@ def _parse_over(
     arguments: Sequence[str], domain: Domain, task: str, source: Path, *, verb: str
 ) -> tuple[SuiteParser, Any]:
     """The command line read over the settings of a checkpoint instead of the defaults; differences are refused."""
-    old = read(source)[RECORD_KEY]["settings"]
+    record = read(source)[RECORD_KEY]
+    refuse_average(record, source)
+    old = record["settings"]
     if (old["domain"], old["task"]) != (domain.name, task):
         raise UsageError(
             f"{source} is of --domain {old['domain']} --task {old['task']}, not of {domain.name} {task}: name that one"

@@ -116,6 +116,11 @@ def _add_source(parser: SuiteParser, domain: Domain, task: str | None) -> None:
     parser.add_argument("--task", type=tasks, default=task or domain.default, help="What to train in it.")
 
 
+def default_recipe(domain: Domain, task: str, configs: Path) -> Path:
+    """The file of defaults of a task: ``default.yaml`` for the domain's own first one."""
+    return configs / domain.name / ("default.yaml" if task == domain.default else f"{task}.yaml")
+
+
 def fit_parser(domain: Domain, task_name: str, *, defaults: Path | None, verb: str = "fit") -> SuiteParser:
     """The parser of ``fit`` and ``finetune``: run, (source,) model, data, optimiser, tracking, trainer, in that order.
 

@@ -125,14 +125,15 @@ def write(checkpoint: dict[str, Any], path: Path) -> None:
         # The digest of the old file must not outlive it, nor that of the new one come before it.
         digest_path(path).unlink(missing_ok=True)
         os.replace(temporary, path)
-        _write_text(digest_path(path), note + "\n")
+        write_text(digest_path(path), note + "\n")
         _flush_folder(path.parent)
     except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
         raise CheckpointError(f"{path}: cannot write the checkpoint ({error}): free space or rights needed") from error
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write a text file so that it holds the old content or the new one, whole."""
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("w") as file:
         file.write(text)

@@ -13,6 +13,7 @@ from suite.gather import gather_results
 from suite.module import SuiteModule
 from suite.run_checkpoints import RunCheckpoints
 from suite.run_folder import CHECKPOINTS
+from suite.run_folder import SAMPLES as SAMPLES_FOLDER
 from suite.sharding import load_weights
 from suite.tracking import Mode, closing_lines
 
@@ -35,6 +36,8 @@ def test_best(trainer: Trainer, module: SuiteModule, data: SuiteDataModule, fold
         load_weights(module, weights_of(read(found)))
     module.kept = []
     trainer.test(module, datamodule=data, verbose=False)
+    if trainer.is_global_zero:
+        module.write_evaluation("test", folder / SAMPLES_FOLDER, "test")
     samples, module.kept = gather_results(module.kept)[:SAMPLES], None
     figures = {name.removeprefix("test/"): float(value) for name, value in trainer.callback_metrics.items()}
     return Outcome(figures, samples, found)
@@ -43,8 +46,9 @@ def test_best(trainer: Trainer, module: SuiteModule, data: SuiteDataModule, fold
 def figure_lines(figures: dict[str, float], module: SuiteModule) -> list[str]:
     """Figures by name, with the signature of those that have variants."""
     signatures = module.signatures()
+    width = max(12, *map(len, figures)) if figures else 12
     return [
-        f"  {name:<12} {value:10.4f}" + (f"   {signatures[name]}" if name in signatures else "")
+        f"  {name:<{width}} {value:10.4f}" + (f"   {signatures[name]}" if name in signatures else "")
         for name, value in figures.items()
         if "/" not in name
     ]
@@ -56,6 +60,8 @@ def report_outcome(outcome: Outcome, module: SuiteModule, *, folder: Path, mode:
     report(f"Best checkpoint  {_shown(outcome.best) if outcome.best else 'none: no validation was run'}")
     report("\nTest")
     for line in figure_lines(outcome.figures, module):
+        report(line)
+    for line in module.evaluation_lines("test"):
         report(line)
     for sample in outcome.samples:
         texts = {name: value for name, value in sample.items() if isinstance(value, str)}

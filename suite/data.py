@@ -127,8 +127,12 @@ class SuiteDataModule(LightningDataModule):
             epoch=epoch,
             start_batch=start_batch,
         )
+        return self.make_loader(_KeyedDataset(examples, self.seed), sampler)
+
+    def make_loader(self, dataset: Dataset[Any], sampler: Any) -> DataLoader[Any]:
+        """A loader of ``dataset`` that asks for what the batch ``sampler`` yields, in its order."""
         return DataLoader(
-            _KeyedDataset(examples, self.seed),
+            dataset,
             batch_sampler=sampler,
             collate_fn=self.collate,
             num_workers=self.num_workers,

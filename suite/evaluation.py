@@ -31,10 +31,14 @@ def evaluate(arguments: Sequence[str], domains: Domains) -> None:
     figures = {name.removeprefix("test/"): float(value) for name, value in trainer.callback_metrics.items()}
     for line in figure_lines(figures, module):
         report(line)
+    for line in module.evaluation_lines("test"):
+        report(line)
     results = gather_results(module.kept)
     if options.output is not None and is_first_process():
-        write_results(Path(options.output), results)
-        report(f"Written to {options.output}")
+        output = Path(options.output)
+        write_results(output, results)
+        written = [output, *module.write_evaluation("test", output.parent, output.stem)]
+        report(f"Written to {', '.join(map(str, written))}")
 
 
 def _add(parser: SuiteParser) -> None:

@@ -16,3 +16,48 @@ def attention_figure(weights: Tensor, *, rows: Sequence[str], columns: Sequence[
     axes.xaxis.tick_top()
     axes.set_title(title, fontsize=9)
     return figure
+
+
+def words_figure(rows: Sequence[tuple[Sequence[str], Sequence[float], str]], *, columns: int = 12) -> Figure:
+    """Words shaded by their weights: each of ``rows`` is its words, a weight of 0 to 1 each, and a title.
+
+    Shades go up to the largest weight of a row, which is said beside the title; ``columns`` words stand on a line.
+    """
+    lines = [-(-max(len(words), 1) // columns) + 1 for words, _, _ in rows]
+    figure = Figure(figsize=(1.1 * columns, 0.36 * sum(lines) + 0.2), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xlim(0, columns)
+    axes.set_ylim(sum(lines), 0)
+    axes.axis("off")
+    top = 0
+    for (words, weights, title), count in zip(rows, lines, strict=True):
+        highest = max(weights, default=0.0)
+        axes.text(0, top + 0.6, f"{title}   (darkest: {highest:.2f})", fontsize=9, va="center", weight="bold")
+        for place, (word, weight) in enumerate(zip(words, weights, strict=True)):
+            row, column = divmod(place, columns)
+            shade = weight / highest if highest > 0 else 0.0
+            box = {"facecolor": (1.0, 1.0 - 0.6 * shade, 1.0 - shade), "edgecolor": "none", "pad": 1.5}
+            axes.text(column + 0.02, top + 1.5 + row, word[:14], fontsize=8, va="center", bbox=box)
+        top += count
+    return figure
+
+
+def confusion_figure(matrix: Sequence[Sequence[int]], *, names: Sequence[str], title: str = "") -> Figure:
+    """Counts ``matrix (C, C)`` as an image: a row is a true class, shaded by its shares; numbers up to 20 classes."""
+    size = min(2.0 + 0.45 * len(names), 14.0)
+    figure = Figure(figsize=(size + 0.6, size), layout="constrained")
+    axes = figure.add_subplot()
+    shares = [[count / max(sum(row), 1) for count in row] for row in matrix]
+    axes.imshow(shares, cmap="Greys", vmin=0.0, vmax=1.0)
+    if len(names) <= 40:
+        axes.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
+        axes.set_yticks(range(len(names)), names, fontsize=8)
+    if len(names) <= 20:
+        for row, counts in enumerate(matrix):
+            for column, count in enumerate(counts):
+                colour = "white" if shares[row][column] > 0.5 else "black"
+                axes.text(column, row, f"{count}", ha="center", va="center", color=colour, fontsize=7)
+    axes.set_xlabel("predicted", fontsize=9)
+    axes.set_ylabel("true", fontsize=9)
+    axes.set_title(title, fontsize=9)
+    return figure

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from suite import run_folder
 from suite.checkpoint import RECORD_KEY, make_record, read
 from suite.cli import Domains, peek_task
-from suite.closing import report_outcome, test_best
+from suite.closing import Outcome, report_outcome, test_best
 from suite.console import is_first_process, notice
 from suite.data import SuiteDataModule
 from suite.domain import Domain, Task
@@ -34,8 +34,10 @@ from suite.wandb_logger import read_run_id
 _NOT_SETTINGS = ("config", "resume", "debug", "name", "runs")
 
 
-def fit(arguments: Sequence[str], domain_name: str, domains: Domains, *, verb: str = "fit") -> None:
-    """Train, test the best checkpoint, and say what to do next; ``finetune`` begins with the weights of a source.
+def fit(arguments: Sequence[str], domain_name: str, domains: Domains, *, verb: str = "fit") -> Outcome:
+    """Train, test the best checkpoint, and say what to do next; gives the test figures.
+
+    ``finetune`` begins with the weights of a source.
 
     Raises:
         SuiteError: anything that a user can cause; see the message.
@@ -62,7 +64,7 @@ def fit(arguments: Sequence[str], domain_name: str, domains: Domains, *, verb: s
     run = parser.instantiate(config)
     tracking = TrackingConfig(**vars(run.tracking))
     check_online(resolve_mode(tracking))
-    _train(run, settings, domain=domain, task=domain.task(name), tracking=tracking, source=source, origin=origin)
+    return _train(run, settings, domain=domain, task=domain.task(name), tracking=tracking, source=source, origin=origin)
 
 
 def _parse_over(
@@ -94,7 +96,7 @@ def _train(
     tracking: TrackingConfig,
     source: Path | None,
     origin: Source | None,
-) -> None:
+) -> Outcome:
     prepare_process(threads=run.threads)
     seed_everything(run.seed, "weights")
     checkpoint = read(source) if source else None
@@ -104,6 +106,8 @@ def _train(
     data = task.data(**vars(run.data), seed=run.seed, assets=assets)
     module = build_module(run, task, data.assets)
     module.optim.check()
+    if checkpoint is None:
+        module.begin(data)
     report = origin.hand_over(module, settings) if origin else None
     # What is wrong with the data is said before there is a run.
     batches = {split: len(data.loader(split, shuffle=False)) for split in ("train", "val")}
@@ -116,7 +120,7 @@ def _train(
             origin.announce(folder, report)
         before = origin.record if origin else checkpoint[RECORD_KEY].get("source") if checkpoint else None
         record = make_record(settings=settings, assets=data.assets, source=before)
-        _run_in(folder, run, record, module, data, tracking=tracking, checkpoint=checkpoint, source=source)
+        return _run_in(folder, run, record, module, data, tracking=tracking, checkpoint=checkpoint, source=source)
     finally:
         run_folder.discard_empty(folder)
 
@@ -131,7 +135,7 @@ def _run_in(
     tracking: TrackingConfig,
     checkpoint: dict[str, Any] | None,
     source: Path | None,
-) -> None:
+) -> Outcome:
     settings = record["settings"]
     followed = {**settings, "source": record["source"]} if "source" in record else settings
     loggers = _build_loggers(tracking, folder, followed, checkpoint)
@@ -147,6 +151,7 @@ def _run_in(
     finally:
         finish(loggers)
     report_outcome(outcome, module, folder=folder, mode=resolve_mode(tracking), domain=settings["domain"])
+    return outcome
 
 
 def _fit(trainer: Trainer, module: SuiteModule, data: SuiteDataModule, *, source: Path | None, folder: Path) -> None:

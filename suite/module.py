@@ -8,6 +8,7 @@ the step that one process makes with the same examples.
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import torch
@@ -77,9 +78,19 @@ class SuiteModule(LightningModule):
             {split: nn.ModuleDict({"loss": WeightedMean(), **self.make_metrics()}) for split in ("val", "test")}
         )
 
+    def begin(self, data: Any) -> None:
+        """Called once, before a new run's first step: initial weights that come from ``data``, its data module.
+
+        Neither a run that goes on nor a checkpoint that is read calls it: there the weights are.
+        """
+
     def compute(self, batch: Any) -> StepOutput:
         """Forward pass and loss of one batch."""
         raise NotImplementedError
+
+    def compute_in(self, split: Literal["train", "val", "test"], batch: Any) -> StepOutput:
+        """``compute`` as a step of a pass over ``split``; a module that carries a state from batch to batch does so."""
+        return self.compute(batch)
 
     def make_metrics(self) -> dict[str, Metric]:
         """New metric objects beside the loss, by the name that they are logged under."""
@@ -109,6 +120,17 @@ class SuiteModule(LightningModule):
     def sample_figure(self, batch: Any) -> Any:
         """A matplotlib figure of what happens inside the model on ``batch``; ``None`` without."""
         return None
+
+    def evaluation_lines(self, split: Split) -> list[str]:
+        """What is printed below the figures of the last evaluation of ``split``: figures of each class, say."""
+        return []
+
+    def write_evaluation(self, split: Split, folder: Path, stem: str) -> list[Path]:
+        """Write files about the last evaluation of ``split``, their names beginning with ``stem``; gives their paths.
+
+        Called on the first process alone.
+        """
+        return []
 
     @staticmethod
     def lines(result: dict[str, Any]) -> list[str]:
@@ -145,7 +167,7 @@ class SuiteModule(LightningModule):
         self.tuning = Tuning(self, self.layer_groups(), config=config)
 
     def training_step(self, batch: Any, batch_index: int) -> Tensor:
-        output = self.compute(batch)
+        output = self.compute_in("train", batch)
         if not self._totals:
             self.step_indices.clear()
         self.step_indices.extend(getattr(batch, "indices", ()))
@@ -191,7 +213,7 @@ class SuiteModule(LightningModule):
         self._evaluate("test", batch)
 
     def _evaluate(self, split: Split, batch: Any) -> None:
-        output = self.compute(batch)
+        output = self.compute_in(split, batch)
         metrics = dict(cast(nn.ModuleDict, self.evaluation[split]).items())
         cast(WeightedMean, metrics["loss"]).update(output.loss_sum, output.weight)
         self.update_metrics(cast(dict[str, Metric], metrics), batch, output)

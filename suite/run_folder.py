@@ -11,6 +11,7 @@ from suite.errors import CheckpointError, SuiteError, UsageError
 
 CONFIG = "config.yaml"
 CHECKPOINTS = "checkpoints"
+SAMPLES = "samples"
 _SHARED_NAME = "SUITE_RUN_FOLDER"
 
 
@@ -67,7 +68,7 @@ def _free_name(parent: Path) -> str:
 
 def discard_empty(folder: Path) -> None:
     """Remove a run folder in which nothing was trained, so that its name is free again."""
-    if is_first_process() and not any((folder / name).exists() for name in (CHECKPOINTS, "metrics.csv", "samples")):
+    if is_first_process() and not any((folder / name).exists() for name in (CHECKPOINTS, "metrics.csv", SAMPLES)):
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -44,8 +44,12 @@ class Samples(Callback):
             self._write(f"step-{step:07d}.jsonl", columns, rows)
             log_table(trainer.loggers, "samples/table", columns, rows, step)
         if figure is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
             figure.savefig(self.folder / f"step-{step:07d}.png", dpi=80)
             log_image(trainer.loggers, "samples/figure", self.folder / f"step-{step:07d}.png", step)
+        for path in module.write_evaluation("val", self.folder, "val"):
+            if path.suffix == ".png":
+                log_image(trainer.loggers, f"samples/{path.stem}", path, step)
 
     def _fixed_batch(self, trainer: Trainer, module: SuiteModule) -> Any:
         if self._batch is None:

@@ -19,7 +19,7 @@ from suite.module import SuiteModule
 from suite.progress import Bar, build_progress
 from suite.ranks import SameOnAllRanks
 from suite.run_checkpoints import CheckpointPolicy, RunCheckpoints
-from suite.run_folder import CHECKPOINTS
+from suite.run_folder import CHECKPOINTS, SAMPLES
 from suite.samples import Samples
 from suite.unfreezing import Unfreezing
 
@@ -73,7 +73,7 @@ def build_trainer(
         LearningRate(),
         FiniteGuard(config.max_skipped, checkpoints=checkpoints),
         StepLog(),
-        Samples(folder / "samples", count=config.samples),
+        Samples(folder / SAMPLES, count=config.samples),
         # After the samples, which show the average; Lightning puts checkpoints last.
         *([] if config.ema_decay is None else [WeightAverage(config.ema_decay)]),
         checkpoints,

@@ -33,6 +33,8 @@ OVERRIDES: dict[str, tuple[str, ...]] = {
         *("--data.sample_size", "200", "--data.vocabulary.level", "bpe", "--data.vocabulary.size", "120"),
         *("--data.vocabulary.joint", "true", "--data.max_tokens", "null", "--decoding.max_length", "12"),
     ),
+    "text": ("--data.sample_size", "120", "--data.vocabulary.size", "150"),
+    "text/language_model": ("--data.chunk_length", "16", "--decoding.length", "6"),
 }
 
 
@@ -73,10 +75,15 @@ def settings(case: Case) -> dict[str, Any]:
     name = "default" if case.task == case.domain.default else case.task
     path = case.configs / case.domain.name / f"{name}.yaml"
     parser = fit_parser(case.domain, case.task, defaults=path)
-    parsed = settings_of(parser.parse_args(list(OVERRIDES.get(case.domain.name, ()))), without=())
+    parsed = settings_of(parser.parse_args(_overrides(case)), without=())
     parsed["model"] = _small(parsed["model"], cell=case.cell)
     parsed["data"] |= {key: min(4, parsed["data"][key] or 4) for key in ("batch_size",) if key in parsed["data"]}
     return parsed
+
+
+def _overrides(case: Case) -> list[str]:
+    """What a domain has of its own, and one of its tasks."""
+    return [*OVERRIDES.get(case.domain.name, ()), *OVERRIDES.get(f"{case.domain.name}/{case.task}", ())]
 
 
 def flags(case: Case) -> list[str]:
@@ -90,7 +97,7 @@ def flags(case: Case) -> list[str]:
                 yield from (f"--{prefix}.{key}", str(value).lower() if isinstance(value, bool) else str(value))
 
     small = settings(case)
-    return [*OVERRIDES.get(case.domain.name, ()), *walk("model", small["model"])]
+    return [*_overrides(case), *walk("model", small["model"])]
 
 
 def _small(model: dict[str, Any], *, cell: str | None, size: int = 16) -> dict[str, Any]:

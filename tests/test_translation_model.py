@@ -12,11 +12,10 @@ from torch.overrides import TorchFunctionMode
 from domains.translation.data import PairBatch, PairExamples, TranslationData, VocabularyConfig
 from domains.translation.decoder import BridgeKind, DecoderConfig
 from domains.translation.model import TranslationModule
-from domains.translation.network import EncoderConfig
 from suite.attention import AttentionKind
 from suite.decoding import select
 from suite.errors import UsageError
-from suite.recurrent import FusedCell
+from suite.recurrent import EncoderConfig, FusedCell
 from suite.recurrent.fused import FusedLayer
 from suite.sequence import length_mask
 

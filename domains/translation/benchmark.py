@@ -13,9 +13,9 @@ from domains.translation import sample
 from domains.translation.data import PairBatch, PairExamples, TranslationData
 from domains.translation.decoder import DecoderConfig
 from domains.translation.model import DecodingConfig, TranslationModule
-from domains.translation.network import EncoderConfig
 from suite.console import notice
 from suite.optim import OptimConfig, build_optimizer, finish_gradients
+from suite.recurrent import EncoderConfig
 from suite.restore import load_module
 from suite.timing import Row, compare, in_turns
 from suite.vocabulary import BOS, EOS, SPECIALS, Tokenizer

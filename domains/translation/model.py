@@ -11,7 +11,7 @@ from torchmetrics import Metric
 
 from domains.translation.data import PairBatch, tokenizers_from
 from domains.translation.decoder import BridgeKind, DecoderConfig
-from domains.translation.network import EncoderConfig, NetworkConfig, TieKind, Translator
+from domains.translation.network import NetworkConfig, TieKind, Translator
 from suite.attention import AttentionKind
 from suite.decoding import Hypotheses, beam_search
 from suite.errors import UsageError
@@ -20,6 +20,7 @@ from suite.losses import linear_cross_entropy
 from suite.metrics import CorpusBLEU, CorpusCHRF, ExactMatch, Perplexity
 from suite.module import StepOutput, SuiteModule
 from suite.optim import OptimConfig
+from suite.recurrent import EncoderConfig
 from suite.sequence import length_mask
 from suite.transfer import RowMap
 from suite.vocabulary import BOS, EOS, PAD, SPECIALS, Tokenizer

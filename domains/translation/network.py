@@ -11,28 +11,11 @@ from suite.attention import AttentionKind, Memory, build_attention
 from suite.dropout import Dropout
 from suite.embedding import build_embedding
 from suite.errors import UsageError
-from suite.recurrent import FusedCell, RecurrentEncoder, State
+from suite.recurrent import EncoderConfig, State
 from suite.sequence import length_mask
 from suite.vocabulary import PAD
 
 TieKind = Literal["none", "output", "all"]
-
-
-@dataclass
-class EncoderConfig:
-    """The recurrent encoder.
-
-    Args:
-        cell: Which recurrence.
-        hidden_size: Features of the state in each direction.
-        num_layers: Layers on top of each other.
-        bidirectional: Read the source backwards too.
-    """
-
-    cell: FusedCell = "lstm"
-    hidden_size: int = 256
-    num_layers: int = 1
-    bidirectional: bool = True
 
 
 @dataclass
@@ -67,14 +50,7 @@ class Translator(nn.Module):
         self.target_embedding = build_embedding(target_size, size, padding=PAD)
         tied = config.tie == "all"
         self.source_embedding = self.target_embedding if tied else build_embedding(source_size, size, padding=PAD)
-        self.encoder = RecurrentEncoder(
-            size,
-            encoder.hidden_size,
-            cell=encoder.cell,
-            num_layers=encoder.num_layers,
-            bidirectional=encoder.bidirectional,
-            dropout=config.dropout,
-        )
+        self.encoder = encoder.build(size, dropout=config.dropout)
         memory_size, hidden = self.encoder.output_size, config.decoder.hidden_size
         attention = build_attention(config.attention, hidden, memory_size, num_heads=config.num_heads)
         self.decoder = AttentionDecoder(

@@ -1,0 +1,198 @@
+"""Labelled texts: the embedded sample, named sets, files of one's own."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import numpy
+from numpy.typing import NDArray
+from torch import Tensor, tensor
+
+from domains.text import corpora
+from domains.text.rows import DatasetName, Files, RowReader
+from domains.text.tokens import VocabularyConfig, encode_texts
+from suite.classification import NO_LABEL, encode_labels, label_assets
+from suite.console import notice
+from suite.data import SuiteDataModule
+from suite.errors import UsageError
+from suite.flat import FlatSequences, Ids, pad_ids
+from suite.sources import read_lines
+from suite.vectors import Vectors, read_vectors
+from suite.vocabulary import PAD, Labels, Tokenizer
+
+
+class TextBatch(NamedTuple):
+    """A batch of B texts: ``tokens (B, T)`` end in EOS within ``lengths (B,)``; ``labels (B,)`` are class ids."""
+
+    tokens: Tensor
+    lengths: Tensor
+    labels: Tensor
+    indices: list[int]
+    inputs: list[str]
+
+
+class TextItem(NamedTuple):
+    """One text."""
+
+    number: int
+    ids: Ids
+    label: int
+    text: str
+
+
+class TextExamples:
+    """Encoded texts of one split, their labels (class ids) and how they were written."""
+
+    def __init__(self, ids: FlatSequences, labels: Sequence[int], texts: Sequence[str]) -> None:
+        self.ids, self.labels, self.texts = ids, list(labels), list(texts)
+        self.lengths: NDArray[numpy.int64] = ids.lengths
+
+    def fetch(self, index: int, seed: int) -> TextItem:
+        """Nothing about a text is random."""
+        return TextItem(index, self.ids[index], self.labels[index], self.texts[index])
+
+
+class TextData(SuiteDataModule):
+    """Labelled texts in batches bucketed by length.
+
+    Args:
+        dataset: The embedded sample; SST-2, AG News, MR, Subj or CR from SUITE_DATA_DIR; or files of your own.
+        train: With dataset files: a table (.csv, .tsv, .jsonl, .parquet), or a folder with a folder of .txt files for
+            each class.
+        val: Likewise; taken from the training texts by held_out if not given.
+        test: Likewise.
+        text_columns: Columns of a table that make up a text, joined by spaces.
+        label_column: Column with the class.
+        group_column: Column with a group: texts of one group never stand on both sides of a split.
+        held_out: Share of the training texts for each of val and test that is not there, the same of each class.
+        folds: Cut the training texts into so many folds; test is one of them (scripts/crossvalidate.py does all).
+        fold: Which, from 0.
+        sample_size: Training reviews of the embedded sample; 10,000 if not given.
+        vocabulary: How text becomes tokens.
+        vocabulary_texts: More texts whose words belong to the vocabulary, without their labels: reviews (the texts
+            that language models are pretrained on for SST-2), or text files.
+        vectors: A file of word vectors (GloVe's text format) that embeddings begin with.
+        max_length: Longest text in tokens; longer ones are counted and cut.
+        batch_size: Texts in a batch of one process, at most.
+        max_tokens: Padded tokens in a batch of one process, at most.
+        num_workers: Processes that load data.
+    """
+
+    trained_settings: ClassVar[frozenset[str]] = frozenset(
+        {"held_out", "folds", "fold", "vocabulary", "vocabulary_texts", "vectors", "max_length", "sample_size"}
+    )
+
+    def __init__(
+        self,
+        *,
+        dataset: DatasetName = "sample",
+        train: str | None = None,
+        val: str | None = None,
+        test: str | None = None,
+        text_columns: list[str] = ["text"],  # noqa: B006 (read only; the command line shows it)
+        label_column: str = "label",
+        group_column: str | None = None,
+        held_out: float = 0.1,
+        folds: int | None = None,
+        fold: int = 0,
+        sample_size: int | None = None,
+        vocabulary: VocabularyConfig = VocabularyConfig(),
+        vocabulary_texts: list[str] = [],  # noqa: B006
+        vectors: str | None = None,
+        max_length: int = 400,
+        batch_size: int | None = 32,
+        max_tokens: int | None = None,
+        num_workers: int = 0,
+        seed: int = 0,
+        assets: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            batch_size=batch_size, max_tokens=max_tokens, num_workers=num_workers, seed=seed, assets=assets
+        )
+        paths = {"train": train, "val": val, "test": test}
+        files = Files(paths, text_columns, label_column, group_column)
+        self._check(dataset, files, folds, max_length, has_assets=assets is not None)
+        self.reader = RowReader(
+            dataset, files=files, sample_size=sample_size, held_out=held_out, folds=folds, fold=fold, seed=seed
+        )
+        self.vocabulary, self.vocabulary_texts = vocabulary, vocabulary_texts
+        self.vectors, self.max_length = vectors, max_length
+        self._tokenizer: Tokenizer | None = None
+
+    @staticmethod
+    def _check(dataset: str, files: Files, folds: int | None, max_length: int, *, has_assets: bool) -> None:
+        if dataset != "files" and any(files.paths.values()):
+            raise UsageError(f"data.train, val and test need --data.dataset files, not {dataset}")
+        if dataset == "files" and not files.paths["train"] and not has_assets:
+            raise UsageError("--data.dataset files needs --data.train: a table, or a folder with one for each class")
+        if folds is not None and (files.paths["val"] or files.paths["test"]):
+            raise UsageError("data.folds cuts data.train: leave data.val and data.test out")
+        if not files.text_columns:
+            raise UsageError("data.text_columns is empty: name at least one column")
+        if max_length < 1:
+            raise UsageError(f"data.max_length is {max_length}, allowed is 1 or more")
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer, from the training split or a checkpoint."""
+        if self._tokenizer is None:
+            self._tokenizer = Tokenizer.from_state(self.assets["tokenizer"])
+        return self._tokenizer
+
+    def make_assets(self) -> dict[str, Any]:
+        rows = self.reader.rows("train")
+        more = [text for name in self.vocabulary_texts for text in _texts(name)]
+        labels = label_assets((row.label for row in rows), where="the training texts")
+        return {"tokenizer": self.vocabulary.train([*(row.text for row in rows), *more]).state(), **labels}
+
+    def load(self, split: str) -> TextExamples:
+        rows = self.reader.rows(split)
+        if split == "train":
+            kept = [row for row in rows if row.text.strip()]
+            if len(kept) < len(rows):
+                notice(f"data: {len(rows) - len(kept)} of {len(rows)} training texts are empty and left out")
+            rows = kept
+        names = Labels.from_state(self.assets["labels"])
+        labels = encode_labels([row.label for row in rows], names, where=f"the {split} texts")
+        return self._encode([row.text for row in rows], labels, what=f"{split} texts")
+
+    def load_inputs(self, inputs: Sequence[str]) -> TextExamples:
+        return self._encode(inputs, [NO_LABEL] * len(inputs), what="inputs")
+
+    def _encode(self, texts: Sequence[str], labels: Sequence[int], *, what: str) -> TextExamples:
+        encoded = encode_texts(self.tokenizer, texts, limit=self.max_length)
+        if encoded.cut:
+            notice(
+                f"data: {encoded.cut} of {len(texts)} {what} are longer than max_length ({self.max_length} tokens) "
+                "and cut there"
+            )
+        return TextExamples(encoded.ids, labels, texts)
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for row in self.reader.rows("train"):
+            digest.update("\0".join(map(str, row)).encode() + b"\n")
+        return digest.hexdigest()
+
+    def read_vectors(self) -> Vectors | None:
+        """Vectors of this vocabulary's words from the file that ``vectors`` names; ``None`` without one.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        if self.vectors is None:
+            return None
+        examples = self.examples("train")
+        assert isinstance(examples, TextExamples)
+        counts = numpy.bincount(examples.ids.ids, minlength=len(self.tokenizer))
+        return read_vectors(self.vectors, self.tokenizer, counts=counts.tolist())
+
+    def collate(self, examples: list[TextItem]) -> TextBatch:
+        indices, rows, labels, texts = (list(column) for column in zip(*examples, strict=True))
+        tokens, lengths = pad_ids(rows, value=PAD)
+        return TextBatch(tokens, lengths, tensor(labels), indices, texts)
+
+
+def _texts(name: str) -> list[str]:
+    """More texts for a vocabulary: a named corpus, or the lines of a file."""
+    return corpora.reviews() if name == "reviews" else read_lines(name)

@@ -1,0 +1,45 @@
+"""What both tasks are built on: embedded tokens through a recurrent encoder."""
+
+import torch
+from torch import Tensor, nn
+
+from suite.dropout import Dropout
+from suite.embedding import build_embedding
+from suite.errors import UsageError
+from suite.recurrent import Encoded, EncoderConfig, State
+from suite.vocabulary import PAD, UNK
+
+
+class TextEncoder(nn.Module):
+    """Tokens ``(B, T)`` to outputs ``(B, T, H)``.
+
+    Args:
+        size: tokens of the vocabulary.
+        embedding_size: features of an embedded token.
+        encoder: the recurrent encoder.
+        dropout: probability of dropping features of embeddings, and of outputs between layers.
+        word_dropout: probability of reading a token as unknown in training (Iyyer et al. 2015).
+
+    Raises:
+        UsageError: a probability outside [0, 1), or a size below one.
+    """
+
+    def __init__(
+        self, size: int, *, embedding_size: int, encoder: EncoderConfig, dropout: float, word_dropout: float
+    ) -> None:
+        super().__init__()
+        if embedding_size < 1:
+            raise UsageError(f"model.embedding_size is {embedding_size}, allowed is 1 or more")
+        if not 0.0 <= word_dropout < 1.0:
+            raise UsageError(f"model.word_dropout is {word_dropout}, allowed is 0 up to but not including 1")
+        self.embedding = build_embedding(size, embedding_size, padding=PAD)
+        self.encoder = encoder.build(embedding_size, dropout=dropout)
+        self.dropout = Dropout(dropout)
+        self.word_dropout = word_dropout
+
+    def forward(self, tokens: Tensor, lengths: Tensor, state: State | None = None) -> Encoded:
+        """Encode ``tokens (B, T)``, going on from ``state``."""
+        if self.training and self.word_dropout:
+            unread = torch.rand(tokens.shape, device=tokens.device) < self.word_dropout
+            tokens = tokens.masked_fill(unread & (tokens != PAD), UNK)
+        return self.encoder(self.dropout(self.embedding(tokens)), lengths, state)

@@ -1,0 +1,34 @@
+"""The encoder as a group of settings: the flags ``--model.encoder.*`` of every domain."""
+
+from dataclasses import dataclass
+
+from suite.recurrent.encoder import RecurrentEncoder
+from suite.recurrent.fused import FusedCell
+
+
+@dataclass
+class EncoderConfig:
+    """The recurrent encoder.
+
+    Args:
+        cell: Which recurrence.
+        hidden_size: Features of the state in each direction.
+        num_layers: Layers on top of each other.
+        bidirectional: Read the sequence backwards too.
+    """
+
+    cell: FusedCell = "lstm"
+    hidden_size: int = 256
+    num_layers: int = 1
+    bidirectional: bool = True
+
+    def build(self, input_size: int, *, dropout: float = 0.0) -> RecurrentEncoder:
+        """An encoder of these settings; ``dropout`` stands between its layers."""
+        return RecurrentEncoder(
+            input_size,
+            self.hidden_size,
+            cell=self.cell,
+            num_layers=self.num_layers,
+            bidirectional=self.bidirectional,
+            dropout=dropout,
+        )

@@ -138,8 +138,10 @@ def hold_out_equally(labels: Sequence[str], *, fraction: float, seed: int) -> tu
     if not 0 < fraction < 1:
         raise UsageError(f"the held-out fraction must lie between 0 and 1 (both excluded), not {fraction}")
     names, counts = numpy.unique(numpy.array(labels), return_counts=True)
-    if counts.min(initial=0) < 2:
-        raise DataError(f"label {names[counts.argmin()]!r} has {counts.min()} example(s); at least two are needed")
+    if not len(labels):
+        raise DataError("there are no examples to split")
+    if counts.min() < 2:
+        raise DataError(f"label {str(names[counts.argmin()])!r} has {counts.min()} example(s); at least two are needed")
     each = max(1, min(round(len(labels) * fraction / len(names)), int(counts.min()) // 2))
     order = _by_label(labels, seed=seed, key="hold out equally")
     starts = numpy.concatenate([[0], numpy.cumsum(counts)[:-1]])  # labels stand in the order of their names

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from suite.errors import DataError, UsageError
-from suite.folds import assign_folds, fold_parts, hold_out
+from suite.folds import assign_folds, fold_parts, hold_out, hold_out_equally
 
 LABELS = ["a"] * 37 + ["b"] * 12 + ["c"] * 4
 GROUPS = [f"g{number // 3}" for number in range(len(LABELS))]
@@ -77,6 +77,20 @@ def test_held_out_shares(fraction: float) -> None:
         assert abs(counts[name] - fraction * total) <= 1.0
     kept, held = hold_out(LABELS, fraction=fraction, seed=0, groups=GROUPS)
     assert not {GROUPS[index] for index in kept} & {GROUPS[index] for index in held}
+
+
+def test_the_same_number_of_each_label_is_held_out() -> None:
+    kept, held = hold_out_equally(LABELS, fraction=0.1, seed=0)
+    assert Counter(numpy.array(LABELS)[held].tolist()) == {"a": 2, "b": 2, "c": 2}
+    assert sorted([*kept, *held]) == list(range(len(LABELS)))
+    assert numpy.array_equal(held, hold_out_equally(LABELS, fraction=0.1, seed=0)[1])
+    assert not numpy.array_equal(held, hold_out_equally(LABELS, fraction=0.1, seed=1)[1])
+    with pytest.raises(DataError, match="label 'b' has 1 example"):
+        hold_out_equally(["a", "a", "b"], fraction=0.5, seed=0)
+    with pytest.raises(DataError, match="no examples"):
+        hold_out_equally([], fraction=0.5, seed=0)
+    with pytest.raises(UsageError, match="between 0 and 1"):
+        hold_out_equally(LABELS, fraction=0.0, seed=0)
 
 
 def test_the_smallest_sets() -> None:

@@ -46,11 +46,18 @@ def main(
         sys.stderr.close()
         return 0
     except Exception as error:
-        # Lightning's word for settings that cannot be; by name, because Lightning is not imported here.
-        if type(error).__name__ != "MisconfigurationException":
-            raise
-        return _fail(verb, arguments, error, UsageError.exit_status)
+        # Others' errors by name and text, because neither torch nor Lightning is imported here.
+        if type(error).__name__ == "MisconfigurationException":  # Lightning's word for settings that cannot be
+            return _fail(verb, arguments, error, UsageError.exit_status)
+        if type(error).__name__ in ("DistBackendError", "DistNetworkError") or "/gloo/" in str(error):
+            return _fail(verb, arguments, _another_ended(error), 1)
+        raise
     return 0
+
+
+def _another_ended(error: Exception) -> SuiteError:
+    reason = str(error).strip().splitlines()[0]
+    return SuiteError(f"another process of this run ended or cannot be reached; its own message says why ({reason})")
 
 
 def _fail(verb: str, arguments: Sequence[str], error: Exception, status: int) -> int:

@@ -4,7 +4,7 @@ import logging
 import os
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
@@ -85,7 +85,7 @@ def build_trainer(
         callbacks.append(EarlyStopping(module.monitor, mode=module.monitor_mode, patience=int(config.patience)))
     if options.pop("enable_progress_bar") is not False:
         callbacks.append(build_progress())
-    return Trainer(
+    trainer = Trainer(
         **options,
         callbacks=callbacks,
         logger=loggers,
@@ -95,6 +95,10 @@ def build_trainer(
         enable_model_summary=False,
         enable_progress_bar=any(isinstance(callback, Bar) for callback in callbacks),
     )
+    # Lightning would broadcast before each batch whether rank 0 was signalled; ranks agree on that with the step's own
+    # reduction here (suite/stop.py).
+    cast(Any, trainer.fit_loop.epoch_loop)._broadcast_sigterm_tensor = lambda: None
+    return trainer
 
 
 def refuse_strategy(strategy: Any) -> None:

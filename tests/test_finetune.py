@@ -143,10 +143,53 @@ class Shaper(SineModule):
         return self.shape(encoded.outputs).mean(dim=2)
 
 
+class Normed(SineModule):
+    """With statistics, and a draw, in the lower group."""
+
+    def __init__(self, assets: dict[str, Any], *, hidden_size: int = 8, optim: Any = None) -> None:
+        super().__init__(assets, hidden_size=hidden_size, optim=optim)
+        self.norm, self.drop = nn.BatchNorm1d(hidden_size), nn.Dropout(0.5)
+
+    def layer_groups(self) -> list[tuple[str, list[nn.Module]]]:
+        return [("encoder", [self.encoder, self.norm, self.drop]), ("output", [self.output])]
+
+    def forward(self, batch: Any) -> Tensor:
+        outputs = self.encoder(batch.values[:, :-1].unsqueeze(2), batch.lengths).outputs
+        return self.output(self.drop(self.norm(outputs.transpose(1, 2)).transpose(1, 2))).squeeze(2)
+
+
+def application_of(**tasks: Task) -> Any:
+    domain = Domain(name="toy", tasks={**toy.DOMAIN.tasks, **tasks}, default="next_value")
+    return SimpleNamespace(available=toy.available, load=lambda name: domain)
+
+
+@pytest.mark.parametrize(
+    ("policy", "steps"),
+    [
+        (("--finetune.groups=1",), 0),
+        (("--finetune.unfreeze=steps", "--finetune.unfreeze_every=5"), 3 + 8),
+        (("--finetune.batch_norm=fixed",), 0),
+        ((), 16),
+    ],
+)
+def test_statistics_move_only_with_their_group(policy: tuple[str, ...], steps: int, tmp_path: Path) -> None:
+    """Validation in the middle of epochs, and at their ends, turns the modes of modules over: it must not matter."""
+    application = application_of(next_value=Task(module=Normed, data=SineData))
+    common = ("--domain", "toy", *QUIET, "--runs", tmp_path, "--trainer.max_epochs=2")
+    validated = (*common, "--trainer.val_check_interval=0.5", "--trainer.num_sanity_val_steps=1")
+    ran = run("fit", *common, "--name=source", application=application, configs=TOY_CONFIGS)
+    assert ran.status == 0, ran.err
+    source = ("--source", tmp_path / "toy" / "source" / "checkpoints" / "last.ckpt")
+    ran = run("finetune", *validated, *source, *policy, "--name=a", application=application, configs=TOY_CONFIGS)
+    assert ran.status == 0, ran.err
+    states = [checkpoint_of(tmp_path / "toy" / name, "last.ckpt")["state_dict"] for name in ("source", "a")]
+    counts = [int(state["norm.num_batches_tracked"]) for state in states]
+    assert counts == [16, 16 + steps]
+    assert torch.equal(states[0]["norm.running_mean"], states[1]["norm.running_mean"]) == (steps == 0)
+
+
 def test_another_task_takes_over_what_fits(tmp_path: Path) -> None:
-    tasks = {**toy.DOMAIN.tasks, "shape": Task(module=Shaper, data=SineData)}
-    domain = Domain(name="toy", tasks=tasks, default="next_value")
-    application = SimpleNamespace(available=toy.available, load=lambda name: domain)
+    application = application_of(shape=Task(module=Shaper, data=SineData))
     (tmp_path / "toy").mkdir()
     default = (TOY_CONFIGS / "toy" / "default.yaml").read_text()
     (tmp_path / "toy" / "default.yaml").write_text(default)

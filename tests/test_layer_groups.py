@@ -109,6 +109,26 @@ def test_policies_that_cannot_be_meant(config: dict[str, Any], message: str) -> 
         tuning_of(Stack(), **config)
 
 
+@pytest.mark.parametrize("skip_gradients", [True, False])
+def test_gradients_are_left_out_where_nobody_waits_for_them(skip_gradients: bool) -> None:
+    model = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1), nn.Linear(1, 1))
+    config = FinetuneConfig(groups=2, unfreeze="steps")
+    tuning = Tuning(model, [(name, [part]) for name, part in zip("abc", model, strict=True)], config=config)
+    tuning.freeze_for_good()
+
+    def asked() -> list[bool]:
+        return [bool(part.weight.requires_grad) for part in model]
+
+    assert asked() == [False, True, True], "what may be trained is what a strategy sees when it wraps the model"
+    tuning.train(1, skip_gradients=skip_gradients)
+    assert asked() == [False, not skip_gradients, True]
+    model(torch.ones(1, 1)).backward()
+    tuning.drop_gradients()
+    assert [part.weight.grad is not None for part in model] == [False, False, True]
+    tuning.train(2, skip_gradients=skip_gradients)
+    assert asked() == [False, True, True]
+
+
 def test_frozen_groups_behave_as_in_evaluation_and_trained_ones_do_not() -> None:
     model = Stack().train()
     tuning = tuning_of(model, unfreeze="steps")

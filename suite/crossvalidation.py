@@ -5,24 +5,21 @@ and gone on with like any other.
 """
 
 import argparse
-import functools
 import json
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from suite import run_folder
 from suite.checkpoint import write_text
 from suite.cli import Domains, peek_task
-from suite.closing import Outcome
 from suite.console import notice, report
 from suite.domain import Domain
 from suite.errors import CheckpointError, SuiteError, UsageError
 from suite.fitting import fit
 from suite.parser import default_recipe, fit_parser, recipes_first
 
-Train = Callable[[Sequence[str], str, Domains], Outcome]
 Figures = dict[str, float]
 
 
@@ -40,8 +37,8 @@ def crossvalidate(arguments: Sequence[str], domain_name: str, domains: Domains) 
     if "-h" in rest or "--help" in rest:
         report(_parser(domain_name).format_help())
         return
-    train = _fine_tune() if any(word.split("=")[0] == "--source" for word in rest) else fit
-    _check(rest, domains.load(domain_name), domains, fine_tuned=train is not fit)
+    verb = "finetune" if any(word.split("=")[0] == "--source" for word in rest) else "fit"
+    _check(rest, domains.load(domain_name), domains, verb=verb)
     folder = Path(options.runs) / domain_name
     path = folder / f"{options.name}.folds.json"
     content = _begin(path, folds=options.folds, arguments=rest)
@@ -50,7 +47,7 @@ def crossvalidate(arguments: Sequence[str], domain_name: str, domains: Domains) 
         name = f"{options.name}-fold{fold}"
         words = [*rest, "--domain", domain_name, "--runs", options.runs]
         words += [f"--data.folds={options.folds}", f"--data.fold={fold}"]
-        outcome = train([*words, *_place(folder / name)], domain_name, domains)
+        outcome = fit([*words, *_place(folder / name)], domain_name, domains, verb=verb)
         content["folds"].append({"fold": fold, "run": name, "figures": outcome.figures})
         _write(path, content)
     report("")
@@ -83,24 +80,19 @@ def _options(arguments: Sequence[str], domain: str) -> tuple[argparse.Namespace,
     return options, rest
 
 
-def _fine_tune() -> Train:
-    return functools.partial(fit, verb="finetune")
-
-
-def _check(arguments: Sequence[str], domain: Domain, domains: Domains, *, fine_tuned: bool) -> None:
+def _check(arguments: Sequence[str], domain: Domain, domains: Domains, *, verb: str) -> None:
     for word in arguments:
         if word.split("=")[0] in ("--data.fold", "--data.folds", "--resume"):
             raise UsageError(f"{word.split('=')[0]} is crossvalidate's own: leave it out")
         if word.split("=")[0] == "--trainer.devices" and word.split("=")[-1] not in ("--trainer.devices", "1", "auto"):
             raise UsageError("--trainer.devices: folds are trained by one process, one after the other: leave it out")
     task = peek_task(arguments) or domain.default
-    parser = fit_parser(domain, task, defaults=default_recipe(domain, task, domains.configs))
+    parser = fit_parser(domain, task, defaults=default_recipe(domain, task, domains.configs), verb=verb)
     if "data.folds" not in {action.dest for action in parser._actions}:
         raise UsageError(f"domain {domain.name}, task {task}: its data has no folds, so it cannot be cross-validated")
-    if not fine_tuned:
-        config = parser.parse_args(recipes_first(arguments))
-        if str(config.trainer.devices) not in ("1", "auto"):
-            raise UsageError("trainer.devices: folds are trained by one process, one after the other: use 1")
+    config = parser.parse_args(recipes_first(arguments))
+    if str(config.trainer.devices) not in ("1", "auto"):
+        raise UsageError("trainer.devices: folds are trained by one process, one after the other: use 1")
 
 
 def _begin(path: Path, *, folds: int, arguments: Sequence[str]) -> dict[str, Any]:

@@ -35,9 +35,9 @@ _NOT_SETTINGS = ("config", "resume", "debug", "name", "runs")
 
 
 def fit(arguments: Sequence[str], domain_name: str, domains: Domains, *, verb: str = "fit") -> Outcome:
-    """Train, test the best checkpoint, and say what to do next; gives the test figures.
+    """Train, test the best checkpoint, say what to do next; ``finetune`` begins with the weights of a source.
 
-    ``finetune`` begins with the weights of a source.
+    Gives the test figures.
 
     Raises:
         SuiteError: anything that a user can cause; see the message.
@@ -106,9 +106,9 @@ def _train(
     data = task.data(**vars(run.data), seed=run.seed, assets=assets)
     module = build_module(run, task, data.assets)
     module.optim.check()
-    if checkpoint is None:
-        module.begin(data)
     report = origin.hand_over(module, settings) if origin else None
+    if checkpoint is None and origin is None:
+        module.begin(data)
     # What is wrong with the data is said before there is a run.
     batches = {split: len(data.loader(split, shuffle=False)) for split in ("train", "val")}
     if batches["train"] == 1:

@@ -63,26 +63,8 @@ def build_trainer(
     options = dict(vars(config.trainer))
     refuse_strategy(options.get("strategy"))
     users = options.pop("callbacks") or []
-    policy = CheckpointPolicy(
-        config.checkpoint_every, config.checkpoint_minutes, keep_last=config.keep_last, keep_best=config.keep_best
-    )
-    checkpoints = RunCheckpoints(folder / CHECKPOINTS, record=record, policy=policy)
-    callbacks: list[Callback] = [
-        SameOnAllRanks({**record["settings"], **(start or {})}),
-        StepSeed(config.seed),
-        LearningRate(),
-        FiniteGuard(config.max_skipped, checkpoints=checkpoints),
-        StepLog(),
-        Samples(folder / SAMPLES, count=config.samples),
-        # After the samples, which show the average; Lightning puts checkpoints last.
-        *([] if config.ema_decay is None else [WeightAverage(config.ema_decay)]),
-        checkpoints,
-        *(users if isinstance(users, list) else [users]),
-    ]
-    if module.tuning is not None:
-        callbacks.append(Unfreezing())
-    if config.patience is not None:
-        callbacks.append(EarlyStopping(module.monitor, mode=module.monitor_mode, patience=int(config.patience)))
+    callbacks = _standing_callbacks(config, folder, record=record, module=module, start=start or {})
+    callbacks += users if isinstance(users, list) else [users]
     if options.pop("enable_progress_bar") is not False:
         callbacks.append(build_progress())
     trainer = Trainer(
@@ -99,6 +81,31 @@ def build_trainer(
     # reduction here (suite/stop.py).
     cast(Any, trainer.fit_loop.epoch_loop)._broadcast_sigterm_tensor = lambda: None
     return trainer
+
+
+def _standing_callbacks(
+    config: Any, folder: Path, *, record: dict[str, Any], module: SuiteModule, start: dict[str, Any]
+) -> list[Callback]:
+    """What every run has; the order matters where one prepares what another reads."""
+    policy = CheckpointPolicy(
+        config.checkpoint_every, config.checkpoint_minutes, keep_last=config.keep_last, keep_best=config.keep_best
+    )
+    checkpoints = RunCheckpoints(folder / CHECKPOINTS, record=record, policy=policy)
+    callbacks: list[Callback] = [
+        SameOnAllRanks({**record["settings"], **start}),
+        StepSeed(config.seed),
+        LearningRate(),
+        FiniteGuard(config.max_skipped, checkpoints=checkpoints),
+        StepLog(),
+        Samples(folder / SAMPLES, count=config.samples),
+    ]
+    if config.ema_decay is not None:
+        callbacks.append(WeightAverage(config.ema_decay))  # after the samples, which show the average
+    if module.tuning is not None:
+        callbacks.append(Unfreezing())
+    if config.patience is not None:
+        callbacks.append(EarlyStopping(module.monitor, mode=module.monitor_mode, patience=int(config.patience)))
+    return [*callbacks, checkpoints]
 
 
 def refuse_strategy(strategy: Any) -> None:

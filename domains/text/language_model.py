@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from domains.text.language_data import StreamBatch
-from domains.text.network import TextEncoder
+from domains.text.network import TextEncoder, map_network, map_tokens
 from suite.dropout import Dropout
 from suite.errors import UsageError
 from suite.losses import linear_cross_entropy
@@ -45,6 +45,7 @@ class LanguageModule(CarriedModule):
 
     monitor: ClassVar[str] = "val/bits_per_character"
     unit: ClassVar[str] = "tokens"
+    fresh_keys: ClassVar[tuple[str, ...]] = ("to_embedding.*", "output_bias", "separate_output")
 
     def __init__(
         self,
@@ -183,6 +184,16 @@ class LanguageModule(CarriedModule):
             ("encoder", [self.network.encoder]),
             ("output", [self.to_embedding]),
         ]
+
+    def adapt_source(self, state_dict: dict[str, Tensor], source_assets: dict[str, Any]) -> dict[str, Tensor]:
+        """Rows of the embedding and of the output layer by token; of a classifier the embedding and the encoder."""
+        rows = map_tokens(source_assets, self.tokenizer)
+        adapted = map_network(state_dict, rows)
+        if "output_bias" not in state_dict:
+            return adapted
+        adapted |= {key: weight for key, weight in state_dict.items() if key.startswith("to_embedding.")}
+        mapped = {key: rows(state_dict[key]) for key in ("output_bias", "separate_output") if key in state_dict}
+        return adapted | mapped
 
 
 def _characters(tokenizer: Tokenizer) -> Tensor:

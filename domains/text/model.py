@@ -4,10 +4,10 @@ from typing import Any, ClassVar
 
 import torch
 from matplotlib.figure import Figure
-from torch import nn
+from torch import Tensor, nn
 
 from domains.text.data import TextBatch, TextData
-from domains.text.network import TextEncoder
+from domains.text.network import TextEncoder, map_network, map_tokens
 from suite.classification import ClassificationModule, ClassWeights, Scores
 from suite.console import notice
 from suite.dropout import Dropout
@@ -16,6 +16,7 @@ from suite.figures import words_figure
 from suite.optim import OptimConfig
 from suite.pooling import Pooling, PoolingKind
 from suite.recurrent import EncoderConfig
+from suite.transfer import RowMap
 from suite.vocabulary import Tokenizer
 
 _FIGURE_ROWS = 4
@@ -37,6 +38,7 @@ class TextModule(ClassificationModule):
     """
 
     unit: ClassVar[str] = "texts"
+    fresh_keys: ClassVar[tuple[str, ...]] = ("pooling.*", "output.*")
 
     def __init__(
         self,
@@ -94,6 +96,20 @@ class TextModule(ClassificationModule):
             ("encoder", [self.network.encoder]),
             ("classifier", [self.pooling, self.output]),
         ]
+
+    def adapt_source(self, state_dict: dict[str, Tensor], source_assets: dict[str, Any]) -> dict[str, Tensor]:
+        """Embedding rows by token; of a classifier with some of the same labels also what is above, rows by label."""
+        adapted = map_network(state_dict, map_tokens(source_assets, self.tokenizer))
+        labels = source_assets.get("labels")
+        if labels is None or not set(labels) & set(self.labels.names):
+            return adapted
+        own, rows = self.state_dict(), RowMap(labels, self.labels.names, what="labels")
+        for key, weight in state_dict.items():
+            if key in own and key.startswith("pooling."):
+                adapted[key] = weight
+            elif key.startswith("output.") and weight.shape[1:] == own[key].shape[1:]:
+                adapted[key] = rows(weight)
+        return adapted
 
     @torch.no_grad()
     def sample_figure(self, batch: TextBatch) -> Figure | None:

@@ -1,5 +1,7 @@
 """What both tasks are built on: embedded tokens through a recurrent encoder."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -7,7 +9,23 @@ from suite.dropout import Dropout
 from suite.embedding import build_embedding
 from suite.errors import UsageError
 from suite.recurrent import Encoded, EncoderConfig, State
-from suite.vocabulary import PAD, UNK
+from suite.transfer import RowMap
+from suite.vocabulary import PAD, SPECIALS, UNK, Tokenizer
+
+EMBEDDING = "network.embedding.weight"
+"""The embedding among a module's weights, for both tasks."""
+
+
+def map_network(state_dict: dict[str, Tensor], rows: RowMap) -> dict[str, Tensor]:
+    """The weights of a source's ``network``, its embedding by this vocabulary's tokens."""
+    weights = {key: weight for key, weight in state_dict.items() if key.startswith("network.")}
+    return weights | {EMBEDDING: rows(weights[EMBEDDING])}
+
+
+def map_tokens(source_assets: dict[str, Any], tokenizer: Tokenizer) -> RowMap:
+    """From a source's tokens to those of ``tokenizer``, by how they are written; new ones get the mean."""
+    source = Tokenizer.from_state(source_assets["tokenizer"])
+    return RowMap(source.pieces, tokenizer.pieces, what="vocabulary", specials=len(SPECIALS))
 
 
 class TextEncoder(nn.Module):

@@ -1,4 +1,4 @@
-"""Predict lines: ``python scripts/predict.py --checkpoint RUN_OR_FILE [FILE]``."""
+"""Predict with a model: ``python scripts/predict.py --checkpoint RUN_OR_FILE ...``; --help says what it takes."""
 
 import sys
 

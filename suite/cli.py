@@ -86,6 +86,11 @@ def _run(verb: str, arguments: list[str], domains: Domains) -> None:
         from suite.crossvalidation import crossvalidate
 
         crossvalidate(arguments, domain, domains)
+    elif verb == "compare":
+        domain = peek_domain(arguments, domains.available())
+        from suite.comparison import compare
+
+        compare(arguments, domain, domains)
     elif verb == "benchmark":
         given = {argument.split("=")[0] for argument in arguments}
         # A suite of rows may do without a domain, or take all of them.

@@ -39,8 +39,13 @@ def test_best(trainer: Trainer, module: SuiteModule, data: SuiteDataModule, fold
     if trainer.is_global_zero:
         module.write_evaluation("test", folder / SAMPLES_FOLDER, "test")
     samples, module.kept = gather_results(module.kept)[:SAMPLES], None
-    figures = {name.removeprefix("test/"): float(value) for name, value in trainer.callback_metrics.items()}
-    return Outcome(figures, samples, found)
+    return Outcome(test_figures(trainer), samples, found)
+
+
+def test_figures(trainer: Trainer) -> dict[str, float]:
+    """The figures of the test that ``trainer`` has just run, by name."""
+    found = trainer.callback_metrics.items()
+    return {name.removeprefix("test/"): float(value) for name, value in found if name.startswith("test/")}
 
 
 def figure_lines(figures: dict[str, float], module: SuiteModule) -> list[str]:
@@ -50,12 +55,11 @@ def figure_lines(figures: dict[str, float], module: SuiteModule) -> list[str]:
     return [
         f"  {name:<{width}} {value:10.4f}" + (f"   {signatures[name]}" if name in signatures else "")
         for name, value in figures.items()
-        if "/" not in name
     ]
 
 
-def report_outcome(outcome: Outcome, module: SuiteModule, *, folder: Path, mode: Mode, domain: str) -> None:
-    """Print how the run ended."""
+def report_outcome(outcome: Outcome, module: SuiteModule, *, folder: Path, mode: Mode, domain: str, usage: str) -> None:
+    """Print how the run ended; ``usage`` is what ``predict`` is called with beside the checkpoint."""
     report(f"\nRun folder       {_shown(folder)}")
     report(f"Best checkpoint  {_shown(outcome.best) if outcome.best else 'none: no validation was run'}")
     report("\nTest")
@@ -76,7 +80,7 @@ def report_outcome(outcome: Outcome, module: SuiteModule, *, folder: Path, mode:
     report("\nNext")
     python = _interpreter()
     report(f"  {python} scripts/evaluate.py --checkpoint {checkpoint} --output results.jsonl")
-    report(f"  {python} scripts/predict.py --checkpoint {checkpoint} FILE")
+    report(f"  {python} scripts/predict.py --checkpoint {checkpoint} {usage}")
     report(f"  {python} scripts/fit.py --domain {domain} --help")
 
 

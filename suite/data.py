@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from suite.errors import CheckpointError, DataError, UsageError
 from suite.sampler import BucketBatchSampler, Key
 from suite.seeding import mix
+from suite.sources import read_lines, read_standard_input
 
 
 class Examples(Protocol):
@@ -55,6 +56,8 @@ class SuiteDataModule(LightningDataModule):
 
     trained_settings: ClassVar[frozenset[str]] = frozenset()
     """Constructor arguments that decide what is trained: fixed once there is a checkpoint."""
+    prediction_usage: ClassVar[str] = "FILE"
+    """What ``predict`` is called with beside its checkpoint, as an example for a person."""
 
     def __init__(
         self,
@@ -153,11 +156,35 @@ class SuiteDataModule(LightningDataModule):
     def predict_dataloader(self) -> DataLoader[Any]:
         return self.loader("predict", shuffle=False)
 
-    def set_inputs(self, inputs: Sequence[str]) -> None:
+    @classmethod
+    def add_prediction_arguments(cls, parser: Any) -> None:
+        """Declare what ``predict`` takes beside the settings: here FILE, the lines to predict."""
+        parser.add_argument(
+            "file", nargs="?", type=str, default=None, help="Inputs, one a line; standard input without."
+        )
+
+    def prediction_inputs(self, options: Any, *, processes: int) -> Sequence[Any]:
+        """The inputs that a command line of ``predict`` names: here the lines of FILE or of standard input.
+
+        Args:
+            options: the parsed command line.
+            processes: how many processes share the inputs out; each of them reads all.
+
+        Raises:
+            UsageError: standard input, which only one process can read, for several.
+            DataError: a file that cannot be read.
+        """
+        if options.file not in (None, "-"):
+            return read_lines(options.file)
+        if processes > 1:
+            raise UsageError("standard input is for one process: give a FILE, or --trainer.devices 1")
+        return read_standard_input()
+
+    def set_inputs(self, inputs: Sequence[Any]) -> None:
         """Take ``inputs`` as the split ``predict``."""
         self._examples["predict"] = self.load_inputs(inputs)
 
-    def load_inputs(self, inputs: Sequence[str]) -> Examples:
+    def load_inputs(self, inputs: Sequence[Any]) -> Examples:
         """Examples without targets, one for each input, in order."""
         raise NotImplementedError
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from suite.cli import Domains
-from suite.closing import figure_lines
+from suite.closing import figure_lines, test_figures
 from suite.console import is_first_process, report
+from suite.domain import Task
 from suite.errors import SuiteError
 from suite.gather import gather_results
 from suite.parser import SuiteParser
@@ -28,8 +29,7 @@ def evaluate(arguments: Sequence[str], domains: Domains) -> None:
     module.kept = []
     trainer.test(module, datamodule=data, verbose=False)
     report(f"{options.split}: {len(data.examples(options.split).lengths):,} examples")
-    figures = {name.removeprefix("test/"): float(value) for name, value in trainer.callback_metrics.items()}
-    for line in figure_lines(figures, module):
+    for line in figure_lines(test_figures(trainer), module):
         report(line)
     for line in module.evaluation_lines("test"):
         report(line)
@@ -41,7 +41,7 @@ def evaluate(arguments: Sequence[str], domains: Domains) -> None:
         report(f"Written to {', '.join(map(str, written))}")
 
 
-def _add(parser: SuiteParser) -> None:
+def _add(parser: SuiteParser, task: Task) -> None:
     parser.add_argument("--data.split", dest="split", type=str, default="test", help="Which split of the data.")
     parser.add_argument("--output", type=str | None, default=None, help="File for the results, one JSON line each.")
 

@@ -150,7 +150,14 @@ def _run_in(
         outcome = test_best(trainer, module, data, folder)
     finally:
         finish(loggers)
-    report_outcome(outcome, module, folder=folder, mode=resolve_mode(tracking), domain=settings["domain"])
+    report_outcome(
+        outcome,
+        module,
+        folder=folder,
+        mode=resolve_mode(tracking),
+        domain=settings["domain"],
+        usage=data.prediction_usage,
+    )
     return outcome
 
 

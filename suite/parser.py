@@ -212,7 +212,7 @@ def _add_settings(parser: SuiteParser, task: Task) -> None:
         parser.add_class_arguments(task.decoding, "decoding", instantiate=False)
 
 
-def checkpoint_parser(verb: str, task: Task, *, add: Callable[[SuiteParser], None]) -> SuiteParser:
+def checkpoint_parser(verb: str, task: Task, *, add: Callable[[SuiteParser, Task], None]) -> SuiteParser:
     """The parser of ``evaluate`` and ``predict``: data, decoding and trainer; nothing that was trained.
 
     ``add`` declares what the verb has of its own, ahead of the groups.
@@ -223,7 +223,7 @@ def checkpoint_parser(verb: str, task: Task, *, add: Callable[[SuiteParser], Non
     )  # fmt: skip
     parser.add_argument("--checkpoint", type=str, required=True, help="A checkpoint, or a run folder: its best one.")
     parser.add_argument("-c", "--config", action="config", help="A YAML file of the settings below.")
-    add(parser)
+    add(parser, task)
     parser.add_argument("--threads", type=PositiveInt, default=1, help="CPU threads inside an operation.")
     parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
     if task.decoding is not None:

@@ -89,8 +89,10 @@ def best_of(path: str) -> Path:
     return best if best.is_file() else run_folder.newest_checkpoint(given)
 
 
-def restore(verb: str, arguments: Sequence[str], domains: Domains, *, add: Callable[[SuiteParser], None]) -> Restored:
-    """Read ``--checkpoint``, then the rest of the command line over its settings.
+def restore(
+    verb: str, arguments: Sequence[str], domains: Domains, *, add: Callable[[SuiteParser, Task], None]
+) -> Restored:
+    """Read ``--checkpoint``, then the rest of the command line over its settings; ``add`` declares the verb's own.
 
     Raises:
         UsageError: ``--checkpoint`` is missing, or a flag would change what was trained.

@@ -12,6 +12,7 @@ import io
 import json
 import os
 import random
+import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -34,6 +35,24 @@ def read_lines(path: str | os.PathLike[str], *, encoding: str = "utf-8") -> list
     text = _text(Path(path), encoding=encoding)
     lines = text.replace("\r\n", "\n").split("\n")
     return lines[:-1] if lines[-1] == "" else lines
+
+
+def read_standard_input() -> list[str]:
+    """Lines of standard input, as ``read_lines`` gives those of a file; none if it is empty.
+
+    Raises:
+        DataError: bytes that are not UTF-8, naming the line.
+    """
+    lines = sys.stdin.buffer.read().removeprefix(_BOM).split(b"\n")
+    if lines and not lines[-1]:
+        lines.pop()
+    texts = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            texts.append(line.removesuffix(b"\r").decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise DataError(f"standard input, line {number}: not UTF-8 (byte {error.start + 1}): convert it") from None
+    return texts
 
 
 def read_parallel(paths: Sequence[str | os.PathLike[str]]) -> list[Row]:

@@ -1,6 +1,9 @@
 """One thread everywhere: two threads on shared cores make small recurrent steps hundreds of times slower."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -8,6 +11,10 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ["WANDB_ERROR_REPORTING"] = "false"
 os.environ["WANDB_SILENT"] = "true"
+
+if "SUITE_CACHE_DIR" not in os.environ:  # what is rendered and decoded is made once for the session
+    os.environ["SUITE_CACHE_DIR"] = tempfile.mkdtemp(prefix="suite-cache-")
+    atexit.register(shutil.rmtree, os.environ["SUITE_CACHE_DIR"], ignore_errors=True)
 
 import pytest
 import torch

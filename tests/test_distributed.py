@@ -24,6 +24,9 @@ FLAGS: dict[str, list[str]] = {
         "--model.encoder.hidden_size=16", "--model.decoder.hidden_size=16", "--trainer.max_epochs=1",
         "--trainer.limit_test_batches=3", "--trainer.limit_val_batches=5", "--trainer.log_every_n_steps=2",
     ],
+    "video": [
+        "--data.sample_size=61", "--model.cnn.width=8", "--trainer.max_epochs=1", "--trainer.log_every_n_steps=2",
+    ],
     "text": [
         "--data.sample_size=121", "--model.dropout=0", "--model.embedding_size=16",
         "--model.encoder.hidden_size=16", "--trainer.max_epochs=2", "--trainer.log_every_n_steps=2",

@@ -1,0 +1,74 @@
+"""Video's own rows: filling the cache against a bare PyAV loop over the same frames, an epoch from the cache."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import av
+from av.video.reformatter import VideoReformatter
+
+from domains.video import sample
+from domains.video.cache import cache_root
+from domains.video.data import ClipData
+from domains.video.decoding import scaled_size
+from domains.video.sampling import SamplingConfig
+from suite.timing import Row, compare, in_turns
+
+SIZE, CLIPS = 112, 160
+
+
+def measure(*, checkpoint: str | None, load: Callable[[str], Any], rounds: int) -> list[Row]:
+    """Loading by itself; the rows need no trained model."""
+    folder = sample.clips_folder(cache_root(None) / "video", size=CLIPS, seed=0)
+    files = sorted(folder.rglob("*.mp4"))
+    with tempfile.TemporaryDirectory() as known:
+        data = _data(folder, known)
+        assets = data.assets
+        frames = sum(len(video.times) for video in data.contents("all")[1])
+        times = in_turns(
+            {
+                "reference": lambda: _bare(files),
+                "ours": lambda: _first_epoch(folder, assets),
+                "cached": lambda: _epoch(_data(folder, known, assets)),
+            },
+            rounds=rounds,
+        )
+    first = compare(
+        "first epoch (decoding, scaling, writing the cache, batches) over a bare PyAV loop",
+        times,
+        bar=1 / 0.9,
+        note=f"{frames:,} frames to {SIZE} x {SIZE}",
+    )
+    again = compare("", {"ours": times["ours"], "reference": times["cached"]}, bar=0)
+    row = Row(
+        "first epoch over an epoch from the cache", again.ours, again.reference, again.ratio, ">= 5", again.ratio >= 5
+    )
+    return [first, row]
+
+
+def _data(folder: Path, cache: str, assets: dict[str, Any] | None = None) -> ClipData:
+    sampling = SamplingConfig(kind="all")
+    return ClipData(dataset="files", path=str(folder), size=SIZE, cache=cache, sampling=sampling, assets=assets)
+
+
+def _bare(files: list[Path]) -> None:
+    """Every frame of every file at the same size, with one scaler a file, and nothing else."""
+    for path in files:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "NONE"
+            scaler = VideoReformatter()
+            for frame in container.decode(stream):
+                width, height = scaled_size(frame.width, frame.height, size=SIZE, fit="crop")
+                scaler.reformat(frame, width, height, "rgb24", interpolation="BILINEAR", threads=1).to_ndarray()
+
+
+def _first_epoch(folder: Path, assets: dict[str, Any]) -> None:
+    with tempfile.TemporaryDirectory() as cache:
+        _epoch(_data(folder, cache, assets))
+
+
+def _epoch(data: ClipData) -> None:
+    for _ in data.loader("all", shuffle=False):
+        pass

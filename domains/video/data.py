@@ -1,0 +1,255 @@
+"""Clips: video files decoded once into a cache, frames chosen from it, in batches of padded clips."""
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from domains.video import sample
+from domains.video.augmentation import Augmentation, AugmentConfig
+from domains.video.cache import file_key, open_array, save_array
+from domains.video.decoding import Fit, decode
+from domains.video.files import LabelledFiles
+from domains.video.listing import Item, list_folder, read_manifest
+from domains.video.sampling import SamplingConfig, clip_length, duration_of, test_clips, train_clip
+from suite.console import notice
+from suite.errors import DataError, UsageError
+from suite.seeding import mix
+from suite.sources import data_folder
+
+Frames = NDArray[numpy.uint8]
+
+
+class Video(NamedTuple):
+    """A decoded video: the cache ``file`` with its frames ``(T, S, S, 3)``, and their ``times (T,)`` in seconds."""
+
+    file: Path
+    times: NDArray[numpy.float64]
+
+    def frames(self) -> Frames:
+        """The frames as a read-only memory map.
+
+        Raises:
+            DataError: the cache has gone.
+        """
+        found = open_array(self.file)
+        if found is None or len(found) != len(self.times):
+            raise DataError(f"{self.file}: gone from the cache during the run: begin again")
+        return found
+
+
+class Clip(NamedTuple):
+    """An example: its ``place`` in the split, and the ``clips`` of a video, each ``(T, S, S, 3)``.
+
+    There are none where there is a ``problem`` with the file.
+    """
+
+    place: int
+    label: int
+    name: str
+    clips: list[Frames]
+    problem: str | None
+
+
+class ClipBatch(NamedTuple):
+    """A batch of B videos with K clips each.
+
+    ``frames (B * K, T, 3, S, S)`` uint8, video by video, of which the first ``lengths (B * K,)`` frames are valid;
+    ``labels (B,)``; what ``inputs`` are called, and the ``problems`` of those that could not be read.
+    """
+
+    frames: Tensor
+    lengths: Tensor
+    labels: Tensor
+    indices: list[int]
+    inputs: list[str]
+    problems: list[str | None]
+
+
+class ClipExamples:
+    """Videos of one split.
+
+    Args:
+        names: what they are called.
+        videos: each decoded, or the reason why not.
+        labels: of each.
+        sampling: which frames make a clip.
+        augmentation: how training clips are changed; ``None`` for the clips of evaluation.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        videos: Sequence[Video | str],
+        labels: Sequence[int],
+        *,
+        sampling: SamplingConfig,
+        augmentation: Augmentation | None,
+    ) -> None:
+        self.names, self.videos, self.labels = names, videos, labels
+        self.sampling, self.augmentation = sampling, augmentation
+        self.lengths: NDArray[numpy.int64] = numpy.array([self._length(video) for video in videos], dtype=numpy.int64)
+
+    def _length(self, video: Video | str) -> int:
+        """Frames of all clips of a video."""
+        if isinstance(video, str):
+            return 0
+        frames = clip_length(len(video.times), duration_of(video.times), self.sampling)
+        return frames if self.augmentation is not None else frames * self.sampling.test_clips
+
+    def fetch(self, index: int, seed: int) -> Clip:
+        """One clip chosen and changed by ``seed`` in training; the same clips always in evaluation."""
+        video, name, label = self.videos[index], self.names[index], self.labels[index]
+        if isinstance(video, str):
+            return Clip(index, label, name, [], video)
+        frames = video.frames()
+        if self.augmentation is None:
+            return Clip(index, label, name, [frames[chosen] for chosen in test_clips(video.times, self.sampling)], None)
+        chosen = frames[train_clip(video.times, self.sampling, seed=mix(seed, "frames"))]
+        changed = self.augmentation(torch.from_numpy(chosen).permute(0, 3, 1, 2), seed=seed)
+        return Clip(index, label, name, [changed.permute(0, 2, 3, 1).numpy()], None)
+
+
+class ClipData(LabelledFiles):
+    """Clips of video files in batches bucketed by length.
+
+    Args:
+        dataset: The embedded sample (clips told apart by motion alone), video_fight from SUITE_DATA_DIR, or your files.
+        path: With dataset files: a folder with one folder a class, or with train, val and test of such; or a CSV
+            manifest with the columns path, label and, where there are any, group and split.
+        held_out: Share of the training files for each of val and test that is not given; groups stay whole.
+        folds: Deal all files out to so many folds and test on one of them; splits that are given do not count then.
+        fold: Which of the folds, from 0.
+        sample_size: Training clips of the embedded sample, any number.
+        size: Height and width that frames are scaled to when they are decoded.
+        fit: Scale the shorter side and crop the middle, or stretch both sides.
+        stream: Which video stream of a file, from 0; the one that a player would choose if not given.
+        max_frames: A video with more frames counts as a bad file.
+        max_bad: Share of files that may be bad before the run stops; they are named in bad_files.csv and left out.
+        cache: Folder for decoded frames; SUITE_CACHE_DIR or the user's cache folder if not given.
+        sampling: Which frames make a clip.
+        augment: How training clips are changed at random.
+        batch_size: Videos in a batch of one process, at most.
+        max_tokens: Padded frames in a batch of one process, at most.
+        num_workers: Processes that load batches, and threads that fill the cache; each decodes with one thread.
+    """
+
+    kind: ClassVar[str] = "video"
+    trained_settings: ClassVar[frozenset[str]] = frozenset(
+        {"held_out", "folds", "fold", "sample_size", "size", "fit", "augment"}
+    )
+
+    def __init__(
+        self,
+        *,
+        dataset: Literal["sample", "video_fight", "files"] = "sample",
+        path: str | None = None,
+        held_out: float = 0.15,
+        folds: int | None = None,
+        fold: int = 0,
+        sample_size: int = 1200,
+        size: int = 112,
+        fit: Fit = "crop",
+        stream: int | None = None,
+        max_frames: int = 10_000,
+        max_bad: float = 0.1,
+        cache: str | None = None,
+        sampling: SamplingConfig = SamplingConfig(),
+        augment: AugmentConfig = AugmentConfig(),
+        batch_size: int | None = 16,
+        max_tokens: int | None = None,
+        num_workers: int = 0,
+        seed: int = 0,
+        assets: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            dataset=dataset, path=path, held_out=held_out, folds=folds, fold=fold, size=size, max_bad=max_bad,
+            cache=cache, batch_size=batch_size, max_tokens=max_tokens, num_workers=num_workers, seed=seed,
+            assets=assets,
+        )  # fmt: skip
+        sampling.check()
+        for name, value in (("sample_size", sample_size), ("max_frames", max_frames)):
+            if value < 1:
+                raise UsageError(f"data.{name} is {value}, allowed is 1 or more")
+        self.sample_size, self.sampling = sample_size, sampling
+        self.decoding: dict[str, Any] = {"size": size, "fit": fit, "stream": stream, "max_frames": max_frames}
+        self.augmentation = Augmentation(augment, size=size)
+
+    def list_files(self) -> list[Item]:
+        if self.dataset == "files":
+            return super().list_files()
+        if self.dataset == "video_fight":
+            return read_manifest(data_folder("video_fight", files=["clips.csv"]) / "clips.csv")
+        return list_folder(sample.clips_folder(self.cache_folder, size=self.sample_size, seed=self.seed))
+
+    def read(self, items: Sequence[Item]) -> tuple[list[Video | None], dict[str, str]]:
+        cached = [self._cached(item.path) for item in items]
+        left = [index for index, video in enumerate(cached) if video is None]
+        if len(left) > 1:
+            notice(f"data: decoding {len(left):,} of {len(items):,} videos into {self.cache_folder}")
+        problems: dict[str, str] = {}
+        for index, found in zip(left, self._decode_all([items[index].path for index in left]), strict=True):
+            if isinstance(found, str):
+                problems[items[index].name] = found
+            else:
+                cached[index] = found
+        return cached, problems
+
+    def _decode_all(self, paths: Sequence[Path]) -> Iterable[Video | str]:
+        if self.num_workers < 2:
+            return map(self._decode, paths)
+        with ThreadPoolExecutor(self.num_workers) as pool:  # PyAV decodes without Python's lock
+            return list(pool.map(self._decode, paths))
+
+    def _file(self, path: Path) -> Path:
+        return self.cache_folder / "frames" / f"{file_key(path, self.decoding)}.npy"
+
+    def _cached(self, path: Path) -> Video | None:
+        if not path.is_file():
+            return None
+        file = self._file(path)
+        times, frames = open_array(file.with_suffix(".times.npy")), open_array(file)
+        if times is None or frames is None or len(times) != len(frames):
+            return None
+        return Video(file, numpy.array(times))
+
+    def _decode(self, path: Path) -> Video | str:
+        """The decoded video, or why it is none."""
+        try:
+            decoded = decode(path, **self.decoding)
+        except DataError as error:
+            return str(error)
+        file = self._file(path)
+        save_array(file.with_suffix(".times.npy"), decoded.times)
+        save_array(file, decoded.frames)
+        return Video(file, decoded.times)
+
+    def examples_of(self, items: list[Item], contents: list[Any], labels: list[int], *, training: bool) -> ClipExamples:
+        augmentation = self.augmentation if training else None
+        names = [item.name for item in items]
+        return ClipExamples(names, contents, labels, sampling=self.sampling, augmentation=augmentation)
+
+    def middle_frames(self, contents: Sequence[Video]) -> Frames:
+        return numpy.stack([video.frames()[len(video.times) // 2] for video in contents])
+
+    def collate(self, examples: list[Clip]) -> ClipBatch:
+        count = self.sampling.test_clips if any(len(each.clips) > 1 for each in examples) else 1
+        clips = [each.clips or [numpy.zeros((0, self.size, self.size, 3), numpy.uint8)] * count for each in examples]
+        flat = [clip for each in clips for clip in each]
+        lengths = torch.tensor([len(clip) for clip in flat])
+        frames = numpy.zeros((len(flat), int(lengths.max()), self.size, self.size, 3), numpy.uint8)
+        for row, clip in enumerate(flat):
+            frames[row, : len(clip)] = clip
+        return ClipBatch(
+            torch.from_numpy(frames).permute(0, 1, 4, 2, 3),
+            lengths,
+            torch.tensor([each.label for each in examples]),
+            [each.place for each in examples],
+            [each.name for each in examples],
+            [each.problem for each in examples],
+        )

@@ -1,0 +1,162 @@
+"""Video files to frames of one size, by PyAV on one thread. A file that is not whole is refused with the reason.
+
+The header's number of frames is never trusted: a file is decoded from its first frame to its last. That it was cut or
+damaged is found by the decoder's own checks, by frames marked as corrupt, by boxes that end beyond the file, and by a
+last frame that comes too early.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import av
+import numpy
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
+
+from domains.video.container import missing_bytes
+from suite.errors import DataError
+
+Fit = Literal["crop", "stretch"]
+_STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}
+_SLACK = 2.5  # frames that may be missing at the end by the clock: durations are rounded
+_SLACK_SHARE = 0.01
+
+
+class Decoded(NamedTuple):
+    """``frames (T, S, S, 3)`` uint8 RGB in the order they are shown, and ``times (T,)`` in seconds from the first."""
+
+    frames: NDArray[numpy.uint8]
+    times: NDArray[numpy.float64]
+
+
+def decode(
+    path: Path, *, size: int, fit: Fit = "crop", stream: int | None = None, max_frames: int | None = None
+) -> Decoded:
+    """Decode every frame of ``path``.
+
+    Args:
+        path: the file.
+        size: height and width that frames are scaled to.
+        fit: scale the shorter side and crop the middle, or stretch both sides.
+        stream: which of the file's video streams, from 0; ``None`` for the one that a player would choose.
+        max_frames: more than so many are refused.
+
+    Raises:
+        DataError: empty, cut, damaged, too long, not a video, or without that stream; the message has the reason
+            without the file's name.
+    """
+    if not path.is_file():
+        raise DataError("no such file" if not path.exists() else "a folder or device where a file is needed")
+    try:
+        if not path.stat().st_size:
+            raise DataError("the file is empty")
+        missing = missing_bytes(path)
+        if missing:
+            raise DataError(f"cut: the last {missing:,} bytes are missing")
+        with av.open(str(path), metadata_errors="ignore") as container:
+            return _decode(container, size=size, fit=fit, stream=stream, max_frames=max_frames)
+    except av.FFmpegError as error:
+        raise DataError(f"damaged, or not a video ({error.strerror})") from None
+    except (OSError, MemoryError) as error:
+        raise DataError(f"cannot be read ({getattr(error, 'strerror', None) or 'not enough memory'})") from None
+
+
+def _decode(container: Any, *, size: int, fit: Fit, stream: int | None, max_frames: int | None) -> Decoded:
+    chosen = _stream_of(container, stream)
+    frames: list[NDArray[numpy.uint8]] = []
+    times: list[float] = []
+    end, aspect, scaler = 0.0, _aspect(chosen), VideoReformatter()
+    for frame in _frames(container, chosen):
+        if max_frames is not None and len(frames) == max_frames:
+            raise DataError(f"more than {max_frames:,} frames (data.max_frames)")
+        frames.append(to_square(frame, size=size, fit=fit, aspect=aspect, scaler=scaler))
+        time = _time(frame, len(times), chosen)
+        times.append(time)
+        end = max(end, time + float((frame.duration or 0) * (frame.time_base or 0)))
+    if not frames:
+        raise DataError("there is no frame in it")
+    _check_end(container, chosen, end)
+    # Frames come in the order they are shown; old containers give some of them the time of another.
+    clock = numpy.sort(numpy.array(times, dtype=numpy.float64))
+    return Decoded(numpy.stack(frames), clock - clock[0])
+
+
+def _stream_of(container: Any, number: int | None) -> Any:
+    streams = container.streams.video
+    if not streams:
+        raise DataError("there is no video stream in it")
+    if number is None:
+        return container.streams.best("video")
+    if not 0 <= number < len(streams):
+        raise DataError(f"data.stream is {number}, and it has {len(streams)} video stream(s), counted from 0")
+    return streams[number]
+
+
+def _frames(container: Any, stream: Any) -> Iterator[Any]:
+    """Decoded frames; a damaged packet or frame is an error."""
+    if stream.codec_context is None:
+        raise DataError("no decoder for its video stream")
+    stream.thread_type = "NONE"
+    stream.codec_context.thread_count = 1
+    stream.codec_context.options = _STRICT
+    for packet in container.demux(stream):
+        if packet.is_corrupt:
+            raise DataError("damaged: a packet is not whole")
+        for frame in packet.decode():
+            if frame.is_corrupt:
+                raise DataError("damaged: a frame cannot be decoded whole")
+            yield frame
+
+
+def to_square(frame: Any, *, size: int, fit: Fit, aspect: float, scaler: VideoReformatter) -> NDArray[numpy.uint8]:
+    """A decoded frame as upright RGB ``(size, size, 3)``, in the colours that its own matrix and range say.
+
+    ``aspect`` is the width of a pixel over its height. One ``scaler`` for all frames of a file keeps its tables.
+    """
+    width, height = scaled_size(frame.width * aspect, frame.height, size=size, fit=fit)
+    scaled = scaler.reformat(frame, width, height, "rgb24", interpolation="BILINEAR", threads=1)
+    picture = scaled.to_ndarray()
+    top, left = (height - size) // 2, (width - size) // 2
+    picture = picture[top : top + size, left : left + size]
+    # The display matrix turns anticlockwise, as numpy does.
+    turns = round(frame.rotation / 90) % 4
+    return numpy.ascontiguousarray(numpy.rot90(picture, turns) if turns else picture)
+
+
+def scaled_size(width: float, height: float, *, size: int, fit: Fit) -> tuple[int, int]:
+    """Width and height to scale to: ``size`` for both, or for the shorter side with the longer in proportion."""
+    if fit == "stretch":
+        return size, size
+    scale = size / min(width, height)
+    return max(size, round(width * scale)), max(size, round(height * scale))
+
+
+def _aspect(stream: Any) -> float:
+    return float(stream.sample_aspect_ratio or 1) or 1.0
+
+
+def _time(frame: Any, number: int, stream: Any) -> float:
+    if frame.time is not None:
+        return float(frame.time)
+    return number / float(stream.average_rate or stream.guessed_rate or 25)
+
+
+def _check_end(container: Any, stream: Any, end: float) -> None:
+    """Compare the end of the last frame with the stream's duration, where the file gives one for it."""
+    expected = _duration(container, stream)
+    if expected is None:
+        return
+    frame = 1.0 / float(stream.average_rate or stream.guessed_rate or 25)
+    if end < expected - max(_SLACK * frame, _SLACK_SHARE * expected):
+        raise DataError(f"cut: its frames end after {end:.2f} of {expected:.2f} seconds")
+
+
+def _duration(container: Any, stream: Any) -> float | None:
+    """When the stream should end, in seconds on its own clock."""
+    if stream.duration is not None and stream.time_base is not None:
+        return float((stream.duration + (stream.start_time or 0)) * stream.time_base)
+    timed = [each for each in container.streams if each.type in ("video", "audio")]
+    if container.duration is None or len(timed) > 1:  # the longest stream's, which may be another
+        return None
+    return float(container.duration + (container.start_time or 0)) / av.time_base

@@ -1,0 +1,171 @@
+"""Pictures: image files or an archive of them, decoded once into one memory-mapped file."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from domains.video import sample
+from domains.video.augmentation import Augmentation, AugmentConfig
+from domains.video.cache import file_key, open_array, open_plain, save_array, save_plain
+from domains.video.decoding import Fit
+from domains.video.files import LabelledFiles
+from domains.video.listing import Item, list_folder
+from domains.video.pictures import decode_pictures, is_archive, list_archive
+from suite.console import notice
+from suite.errors import UsageError
+from suite.sources import data_folder
+
+Pictures = NDArray[numpy.uint8]
+_CIFAR = "cifar10_2000_400_per_class.tar.gz"
+
+
+class Picture(NamedTuple):
+    """An example: its ``place`` in the split, and ``pixels (S, S, 3)``; zeros where the file has a ``problem``."""
+
+    place: int
+    label: int
+    name: str
+    pixels: Pictures
+    problem: str | None
+
+
+class ImageBatch(NamedTuple):
+    """A batch of B pictures ``images (B, 3, S, S)`` uint8 with ``labels (B,)``; see ``ClipBatch`` for the rest."""
+
+    images: Tensor
+    labels: Tensor
+    indices: list[int]
+    inputs: list[str]
+    problems: list[str | None]
+
+
+class ImageExamples:
+    """Pictures of one split: rows of a memory-mapped array, or the reason why there is none."""
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        rows: Sequence[Pictures | str],
+        labels: Sequence[int],
+        *,
+        size: int,
+        augmentation: Augmentation | None,
+    ) -> None:
+        self.names, self.rows, self.labels, self.size = names, rows, labels, size
+        self.augmentation = augmentation
+        self.lengths: NDArray[numpy.int64] = numpy.ones(len(rows), dtype=numpy.int64)
+
+    def fetch(self, index: int, seed: int) -> Picture:
+        """A picture, changed by ``seed`` in training."""
+        row, name, label = self.rows[index], self.names[index], self.labels[index]
+        if isinstance(row, str):
+            return Picture(index, label, name, numpy.zeros((self.size, self.size, 3), numpy.uint8), row)
+        pixels = numpy.array(row)
+        if self.augmentation is not None:
+            frame = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)
+            pixels = self.augmentation(frame, seed=seed)[0].permute(1, 2, 0).numpy()
+        return Picture(index, label, name, pixels, None)
+
+
+class ImageData(LabelledFiles):
+    """Pictures with one label each.
+
+    Args:
+        dataset: The embedded sample (six shapes), the CIFAR-10 archive from SUITE_DATA_DIR, or your files.
+        path: With dataset files: a folder with one folder a class, or with train, val and test of such; a CSV manifest
+            with the columns path, label and, where there are any, group and split; or a tar archive SPLIT/CLASS/FILE.
+        held_out: Share of the training files for each of val and test that is not given; groups stay whole.
+        folds: Deal all files out to so many folds and test on one of them; splits that are given do not count then.
+        fold: Which of the folds, from 0.
+        sample_size: Training pictures of the embedded sample, any number.
+        size: Height and width that pictures are scaled to when they are decoded.
+        fit: Scale the shorter side and crop the middle, or stretch both sides.
+        max_bad: Share of files that may be bad before the run stops; they are named in bad_files.csv and left out.
+        cache: Folder for decoded pictures; SUITE_CACHE_DIR or the user's cache folder if not given.
+        augment: How training pictures are changed at random.
+        batch_size: Pictures in a batch of one process, at most.
+        num_workers: Processes that load batches.
+    """
+
+    kind: ClassVar[str] = "picture"
+    trained_settings: ClassVar[frozenset[str]] = frozenset(
+        {"held_out", "folds", "fold", "sample_size", "size", "fit", "augment"}
+    )
+
+    def __init__(
+        self,
+        *,
+        dataset: Literal["sample", "cifar10", "files"] = "sample",
+        path: str | None = None,
+        held_out: float = 0.1,
+        folds: int | None = None,
+        fold: int = 0,
+        sample_size: int = 1200,
+        size: int = 32,
+        fit: Fit = "crop",
+        max_bad: float = 0.1,
+        cache: str | None = None,
+        augment: AugmentConfig = AugmentConfig(),
+        batch_size: int | None = 64,
+        num_workers: int = 0,
+        seed: int = 0,
+        assets: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            dataset=dataset, path=path, held_out=held_out, folds=folds, fold=fold, size=size, max_bad=max_bad,
+            cache=cache, batch_size=batch_size, max_tokens=None, num_workers=num_workers, seed=seed, assets=assets,
+        )  # fmt: skip
+        if sample_size < 1:
+            raise UsageError(f"data.sample_size is {sample_size}, allowed is 1 or more")
+        self.sample_size, self.fit = sample_size, fit
+        self.augmentation = Augmentation(augment, size=size)
+
+    def list_files(self) -> list[Item]:
+        if self.dataset == "cifar10":
+            return list_archive(data_folder("cifar10", files=[_CIFAR]) / _CIFAR)
+        if self.dataset == "sample":
+            return list_folder(sample.pictures_folder(self.cache_folder, size=self.sample_size, seed=self.seed))
+        archive = Path(self.path or "").expanduser()
+        return list_archive(archive) if is_archive(archive) else super().list_files()
+
+    def read(self, items: Sequence[Item]) -> tuple[list[Pictures | None], dict[str, str]]:
+        """Decode all of ``items`` into one cache file, or take it from there."""
+        settings = {"size": self.size, "fit": self.fit}
+        states = {path: file_key(path, settings) for path in dict.fromkeys(item.path for item in items)}
+        key = hashlib.sha256(json.dumps([[item.name, states[item.path]] for item in items]).encode()).hexdigest()[:32]
+        file = self.cache_folder / "pictures" / f"{key}.npy"
+        pictures, problems = open_array(file), open_plain(file.with_suffix(".json"))
+        if pictures is None or problems is None or len(pictures) != len(items):
+            if len(items) > 1:
+                notice(f"data: decoding {len(items):,} pictures into {self.cache_folder}")
+            pictures, problems = decode_pictures(items, size=self.size, fit=self.fit)
+            save_array(file, pictures)
+            save_plain(file.with_suffix(".json"), problems)
+        return [None if item.name in problems else row for item, row in zip(items, pictures, strict=True)], problems
+
+    def examples_of(
+        self, items: list[Item], contents: list[Any], labels: list[int], *, training: bool
+    ) -> ImageExamples:
+        augmentation = self.augmentation if training else None
+        names = [item.name for item in items]
+        return ImageExamples(names, contents, labels, size=self.size, augmentation=augmentation)
+
+    def middle_frames(self, contents: Sequence[Pictures]) -> Pictures:
+        return numpy.stack(contents)
+
+    def collate(self, examples: list[Picture]) -> ImageBatch:
+        images = torch.from_numpy(numpy.stack([each.pixels for each in examples]))
+        return ImageBatch(
+            images.permute(0, 3, 1, 2),
+            torch.tensor([each.label for each in examples]),
+            [each.place for each in examples],
+            [each.name for each in examples],
+            [each.problem for each in examples],
+        )

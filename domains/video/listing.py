@@ -1,0 +1,158 @@
+"""Which files there are, with their labels, groups and splits: folders by class, or a CSV manifest."""
+
+import csv
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from suite.errors import DataError, UsageError, gather
+from suite.folds import fold_parts, hold_out
+from suite.sources import read_lines, read_table
+
+SPLITS = ("train", "val", "test")
+
+
+class Item(NamedTuple):
+    """A file: where it is, what it is called in results, its label, and its group and split where they are given."""
+
+    path: Path
+    name: str
+    label: str
+    group: str | None = None
+    split: str | None = None
+
+
+def list_items(path: str | Path) -> list[Item]:
+    """The files that ``path`` names: a folder of classes, a folder of splits of classes, or a CSV manifest.
+
+    Raises:
+        DataError: nothing there, no classes, a manifest without its columns, or groups on both sides of a split.
+    """
+    place = Path(path).expanduser()
+    if place.is_dir():
+        return list_folder(place)
+    if not place.exists():
+        raise DataError(
+            f"{place}: no such folder or manifest; --data.path takes a folder with one folder a class, or a CSV file "
+            "with the columns path,label[,group][,split]"
+        )
+    return read_manifest(place)
+
+
+def list_folder(root: Path) -> list[Item]:
+    """``root/CLASS/FILE`` or ``root/SPLIT/CLASS/FILE``; hidden files are left out, all others are taken."""
+    present = [name for name in SPLITS if (root / name).is_dir()]
+    if "train" not in present:
+        return _classes(root, root, None)
+    others = [entry.name for entry in root.iterdir() if entry.is_dir() and entry.name not in SPLITS]
+    visible = sorted(name for name in others if not name.startswith("."))
+    if visible:
+        raise DataError(f"{root}: beside train there are {', '.join(visible[:5])}: allowed are train, val and test")
+    return [item for name in present for item in _classes(root, root / name, name)]
+
+
+def _classes(root: Path, folder: Path, split: str | None) -> list[Item]:
+    classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if not classes:
+        raise DataError(f"{folder}: there is no folder in it; one folder a class is needed, with its files inside")
+    items, empty = [], []
+    for each in classes:
+        files = sorted(file for file in each.rglob("*") if file.is_file() and not file.name.startswith("."))
+        if not files:
+            empty.append(f"{each}: this class has no files")
+        items += [Item(file, file.relative_to(root).as_posix(), each.name, split=split) for file in files]
+    gather(empty)
+    return items
+
+
+def read_manifest(path: Path) -> list[Item]:
+    """Rows of ``path,label[,group][,split]``; paths are relative to the manifest's own folder.
+
+    Raises:
+        DataError: as ``read_table``; and empty labels, unknown splits, repeated paths, groups on two sides.
+    """
+    header = next(csv.reader(read_lines(path)[:1]), [])
+    optional = [name for name in ("group", "split") if name in header]
+    rows = read_table(path, columns=["path", "label", *optional], format="csv")
+    items, problems = [], []
+    for number, row in enumerate(rows, start=1):
+        values = dict(zip(["path", "label", *optional], row, strict=True))
+        where = f"{path}, row {number}"
+        for name in ("path", "label"):
+            if not values[name]:
+                problems.append(f"{where}: {name} is empty")
+        split = values.get("split")
+        if split and split not in SPLITS:
+            problems.append(f"{where}: split is {split!r}, allowed are {', '.join(SPLITS)}")
+        file = path.parent / Path(values["path"]).expanduser()
+        items.append(Item(file, values["path"], values["label"], values.get("group") or None, split or None))
+    repeated = [name for name, count in Counter(item.name for item in items).items() if count > 1]
+    problems += [f"{path}: {name} stands there more than once" for name in repeated]
+    gather(problems)
+    check_groups(items, where=str(path))
+    return items
+
+
+def check_groups(items: Iterable[Item], *, where: str) -> None:
+    """Refuse a group with files in two splits.
+
+    Raises:
+        DataError: naming such groups.
+    """
+    splits: dict[str, set[str]] = defaultdict(set)
+    for item in items:
+        if item.group is not None and item.split is not None:
+            splits[item.group].add(item.split)
+    gather(
+        [
+            f"{where}: group {group!r} is in {' and '.join(sorted(names))}: a group belongs into one split"
+            for group, names in sorted(splits.items())
+            if len(names) > 1
+        ]
+    )
+
+
+def split_items(items: Sequence[Item], *, held_out: float, seed: int) -> list[Item]:
+    """The same items, each with a split: val and test, where none is given for them, get ``held_out`` of train each.
+
+    Stratified by label; whole groups go to one side.
+
+    Raises:
+        UsageError: a share that leaves nothing for train.
+        DataError: too few examples or groups, or some rows without a split where val and test are given.
+    """
+    given = {item.split for item in items}
+    missing = [name for name in ("test", "val") if name not in given]
+    if not missing:
+        if None in given:
+            raise DataError("some files have a split and others none, though there are val and test: give all one")
+        return list(items)
+    if not 0 < held_out * len(missing) < 1:
+        raise UsageError(f"data.held_out is {held_out}, allowed is more than 0 and less than {1 / len(missing):g}")
+    result = [item if item.split in ("val", "test") else item._replace(split="train") for item in items]
+    left = 1.0
+    for name in missing:
+        pool = [index for index, item in enumerate(result) if item.split == "train"]
+        chosen = [result[index] for index in pool]
+        labels = [item.label for item in chosen]
+        _, held = hold_out(labels, fraction=held_out / left, seed=seed, groups=groups_of(chosen), key=name)
+        left -= held_out
+        for place in held.tolist():
+            result[pool[place]] = result[pool[place]]._replace(split=name)
+    return result
+
+
+def fold_items(items: Sequence[Item], *, folds: int, fold: int, held_out: float, seed: int) -> list[Item]:
+    """The same items split for one fold of a cross-validation: its own are test, ``held_out`` of the others val."""
+    labels = [item.label for item in items]
+    parts = fold_parts(labels, folds=folds, fold=fold, seed=seed, held_out=held_out, groups=groups_of(items))
+    names = {index: name for name, part in zip(parts._fields, parts, strict=True) for index in part.tolist()}
+    return [item._replace(split=names[index]) for index, item in enumerate(items)]
+
+
+def groups_of(items: Sequence[Item]) -> list[str] | None:
+    """The group of each item, one of its own where it has none; ``None`` where no item has any."""
+    if all(item.group is None for item in items):
+        return None
+    return [f"group {item.group}" if item.group is not None else f"file {item.name}" for item in items]

@@ -1,0 +1,118 @@
+"""Image files, and image files inside a tar archive, to pixels of one size. Archives are read, never unpacked."""
+
+import io
+import tarfile
+import zlib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from domains.video.decoding import Fit, scaled_size
+from domains.video.listing import SPLITS, Item
+from suite.errors import DataError, gather
+
+_ENDINGS = (".tar", ".tar.gz", ".tgz")
+_MOST_BYTES = 64 << 20  # of one picture
+_BROKEN = (tarfile.TarError, EOFError, zlib.error, OSError)
+
+
+def is_archive(path: Path) -> bool:
+    """Whether ``path`` is called like a tar archive."""
+    return path.name.endswith(_ENDINGS)
+
+
+def list_archive(path: Path) -> list[Item]:
+    """The files SPLIT/CLASS/FILE of a tar archive, in its order; names as they stand in it.
+
+    Raises:
+        DataError: not a whole archive, or something else than such files in it.
+    """
+    items, others = [], []
+    for member, _ in _members(path, content=False):
+        parts = PurePosixPath(member).parts
+        if len(parts) == 3 and parts[0] in SPLITS:
+            items.append(Item(path, member, parts[1], split=parts[0]))
+        elif not parts[-1].startswith("."):
+            others.append(f"{path}: {member} is not SPLIT/CLASS/FILE, where SPLIT is {', '.join(SPLITS)}")
+    gather(others)
+    if not items:
+        raise DataError(f"{path}: there are no files in it")
+    return items
+
+
+def _members(path: Path, *, content: bool) -> Iterator[tuple[str, bytes]]:
+    """Names of the plain files in an archive, and what is in them; links and devices are no files."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    try:
+        with tarfile.open(path, "r|*") as archive:
+            for member in archive:
+                if member.isfile():
+                    file = archive.extractfile(member) if content and member.size <= _MOST_BYTES else None
+                    yield member.name.removeprefix("./"), file.read() if file is not None else b""
+    except _BROKEN as error:
+        raise DataError(f"{path}: not a whole tar archive ({error}): fetch it again") from None
+
+
+def decode_pictures(items: Sequence[Item], *, size: int, fit: Fit) -> tuple[NDArray[numpy.uint8], dict[str, str]]:
+    """Pixels ``(N, S, S, 3)`` of ``items``, zeros for those that cannot be read; and the reasons by name.
+
+    Raises:
+        DataError: an archive that is not whole.
+    """
+    pixels = numpy.zeros((len(items), size, size, 3), numpy.uint8)
+    problems = {item.name: "not in the archive" for item in items if is_archive(item.path)}
+    for index, data in _contents(items):
+        name = items[index].name
+        problems.pop(name, None)
+        if isinstance(data, str):
+            problems[name] = data
+            continue
+        try:
+            pixels[index] = decode_picture(data, size=size, fit=fit)
+        except DataError as error:
+            problems[name] = str(error)
+    return pixels, problems
+
+
+def _contents(items: Sequence[Item]) -> Iterator[tuple[int, bytes | str]]:
+    """What is in each of ``items``, or why it cannot be had, in any order; an archive is passed through once."""
+    inside: dict[Path, dict[str, int]] = defaultdict(dict)
+    for index, item in enumerate(items):
+        if is_archive(item.path):
+            inside[item.path][item.name] = index
+            continue
+        try:
+            yield index, item.path.read_bytes()
+        except OSError as error:
+            yield index, f"cannot be read ({error.strerror})"
+    for archive, wanted in inside.items():
+        for name, data in _members(archive, content=True):
+            if name in wanted:
+                yield wanted[name], data
+
+
+def decode_picture(data: bytes, *, size: int, fit: Fit) -> NDArray[numpy.uint8]:
+    """An encoded picture as upright RGB ``(size, size, 3)``, scaled as frames of videos are.
+
+    Raises:
+        DataError: empty, cut, or not a picture.
+    """
+    if not data:
+        raise DataError("the file is empty")
+    try:
+        with Image.open(io.BytesIO(data)) as file:
+            picture = ImageOps.exif_transpose(file).convert("RGB")
+    except UnidentifiedImageError:
+        raise DataError("not a picture") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"damaged ({error})") from None
+    width, height = scaled_size(picture.width, picture.height, size=size, fit=fit)
+    if picture.size != (width, height):
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    top, left = (height - size) // 2, (width - size) // 2
+    return numpy.asarray(picture)[top : top + size, left : left + size]

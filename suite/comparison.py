@@ -1,0 +1,72 @@
+"""``compare``: one run for each value of a setting, all else alike, and their test figures side by side."""
+
+import argparse
+from collections.abc import Sequence
+
+from suite.cli import Domains
+from suite.closing import Outcome
+from suite.console import notice, report
+from suite.errors import UsageError
+from suite.fitting import fit
+
+
+def compare(arguments: Sequence[str], domain: str, domains: Domains) -> dict[str, Outcome]:
+    """Train and test with each of ``--values`` for ``--setting``, and print a table; gives the outcomes by value.
+
+    Raises:
+        UsageError: no setting, or fewer than two values.
+        SuiteError: as ``fit``.
+    """
+    options, rest = _options(arguments, domain)
+    if "-h" in rest or "--help" in rest:
+        report(_parser(domain).format_help())
+        return {}
+    for word in rest:
+        if word.split("=")[0] in (f"--{options.setting}", "--resume"):
+            raise UsageError(f"{word.split('=')[0]} is compare's own: leave it out")
+    found = {}
+    for value in options.values:
+        notice(f"{options.setting} {value}")
+        words = [*rest, "--domain", domain, f"--{options.setting}={value}"]
+        words += [] if options.name is None else [f"--name={options.name}-{value}"]
+        found[value] = fit(words, domain, domains)
+    report("")
+    for line in table(options.setting, found):
+        report(line)
+    return found
+
+
+def table(setting: str, found: dict[str, Outcome]) -> list[str]:
+    """The figures that all outcomes have, a row a value, as Markdown."""
+    rows = {value: outcome.figures for value, outcome in found.items()}
+    names = [name for name in next(iter(rows.values())) if all(name in row for row in rows.values())]
+    lines = [f"| {setting} | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
+    return lines + [
+        f"| {value} | " + " | ".join(f"{row[name]:.4f}" for name in names) + " |" for value, row in rows.items()
+    ]
+
+
+def _parser(domain: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="compare.py", allow_abbrev=False, add_help=False, exit_on_error=False,
+        usage="compare.py --domain NAME --setting model.x --values A B [any setting of fit.py]",
+        description="Train and test once for each value of a setting. All other settings are those of fit.py.",
+    )  # fmt: skip
+    parser.add_argument("--domain", default=domain, help="Which application.")
+    parser.add_argument("--setting", help="What differs between the runs: model.head, say.")
+    parser.add_argument("--values", nargs="+", default=[], help="Its values.")
+    parser.add_argument("--name", default=None, help="Runs are called NAME-VALUE; by the time if not given.")
+    return parser
+
+
+def _options(arguments: Sequence[str], domain: str) -> tuple[argparse.Namespace, list[str]]:
+    try:
+        options, rest = _parser(domain).parse_known_args(list(arguments))
+    except argparse.ArgumentError as error:
+        raise UsageError(str(error)) from None
+    if {"-h", "--help"} & set(rest):
+        return options, rest
+    if not options.setting or len(set(options.values)) < 2:
+        raise UsageError("compare needs a setting and two or more values: --setting model.x --values A B")
+    options.setting = options.setting.removeprefix("--")
+    return options, rest

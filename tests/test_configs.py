@@ -23,10 +23,10 @@ def shown(path: Path) -> str:
     return path.relative_to(CONFIGS).as_posix()
 
 
-def parser_of(domain: Domain, task: str | None = None) -> SuiteParser:
+def parser_of(domain: Domain, task: str | None = None, *, verb: str = "fit") -> SuiteParser:
     name = task or domain.default
     file = "default.yaml" if name == domain.default else f"{name}.yaml"
-    return fit_parser(domain, name, defaults=CONFIGS / domain.name / file)
+    return fit_parser(domain, name, defaults=CONFIGS / domain.name / file, verb=verb)
 
 
 def settings(parser: SuiteParser, *argv: str) -> dict[str, Any]:
@@ -51,8 +51,9 @@ def test_a_recipe_names_its_domain_and_parses(path: Path) -> None:
     domain = domains.load(path.parent.name)
     assert given["domain"] == path.parent.name
     assert given["task"] in domain.tasks
-    parsed = settings(parser_of(domain, given["task"]), "-c", str(path))
-    for group in ("model", "data", "optim", "trainer"):
+    verb = "finetune" if "finetune" in given else "fit"
+    parsed = settings(parser_of(domain, given["task"], verb=verb), "-c", str(path))
+    for group in ("model", "data", "optim", "trainer", "finetune", "decoding"):
         for key, value in given.get(group, {}).items():
             expected = {**parsed[group][key], **value} if isinstance(value, dict) else value
             assert parsed[group][key] == expected, (group, key)

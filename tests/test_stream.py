@@ -209,6 +209,33 @@ def test_the_state_travels_with_a_checkpoint_as_plain_tensors() -> None:
     assert not empty
 
 
+def test_states_are_emptied_in_training_alone() -> None:
+    module = Module()
+    module.state_reset = 0.5
+    rows = 400
+    state = tuple(torch.randn(rows, 1, 3) for _ in range(2))
+    found: list[State] = []
+
+    def keep(batch: Batch, state: State | None) -> tuple[StepOutput, State]:
+        assert state is not None
+        found.append(state)
+        return StepOutput(torch.zeros(()), torch.ones(())), state
+
+    module.compute_chunk = keep  # type: ignore[method-assign]
+    batch = Batch(torch.zeros(rows, 2), torch.ones(rows), list(range(rows)), False)
+    for split in ("train", "val"):
+        module._carried[split] = state
+        module.compute_in(split, batch)
+    emptied = (found[0][0] == 0).flatten(1).all(dim=1)
+    assert 150 < int(emptied.sum()) < 250
+    for before, after in zip(state, found[0], strict=True):
+        assert torch.equal(after[~emptied], before[~emptied])
+        assert not after[emptied].any()
+    assert all(torch.equal(before, after) for before, after in zip(state, found[1], strict=True))
+    with pytest.raises(UsageError, match=r"model\.state_reset is 1"):
+        CarriedModule({}, state_reset=1.0)
+
+
 def test_a_batch_with_an_empty_row_keeps_its_state() -> None:
     module = Module()
     state = tuple(torch.randn(2, 1, 3) for _ in range(2))

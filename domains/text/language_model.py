@@ -41,6 +41,8 @@ class LanguageModule(CarriedModule):
         tie: Embedding and output layer are one matrix (Press and Wolf 2017).
         dropout: Probability of dropping embeddings, outputs, and outputs between layers.
         word_dropout: Probability of reading a token as unknown.
+        state_reset: Probability that a track's state is emptied before a chunk in training, so that the model learns
+            to begin.
     """
 
     monitor: ClassVar[str] = "val/bits_per_character"
@@ -56,10 +58,11 @@ class LanguageModule(CarriedModule):
         tie: bool = True,
         dropout: float = 0.2,
         word_dropout: float = 0.0,
+        state_reset: float = 0.05,
         optim: OptimConfig | None = None,
         decoding: SamplingConfig = SamplingConfig(),
     ) -> None:
-        super().__init__(assets, optim=optim)
+        super().__init__(assets, state_reset=state_reset, optim=optim)
         if encoder.bidirectional:
             raise UsageError("model.encoder.bidirectional: a language model reads in one direction: use false")
         self.tokenizer = Tokenizer.from_state(assets["tokenizer"])

@@ -150,14 +150,8 @@ def _run_in(
         outcome = test_best(trainer, module, data, folder)
     finally:
         finish(loggers)
-    report_outcome(
-        outcome,
-        module,
-        folder=folder,
-        mode=resolve_mode(tracking),
-        domain=settings["domain"],
-        usage=data.prediction_usage,
-    )
+    mode, usage = resolve_mode(tracking), data.prediction_usage
+    report_outcome(outcome, module, folder=folder, mode=mode, domain=settings["domain"], usage=usage)
     return outcome
 
 

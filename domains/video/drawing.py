@@ -23,8 +23,10 @@ class Scene(NamedTuple):
     colour: NDArray[numpy.float64]
 
 
-def draw_scene(random: numpy.random.Generator, *, shape: str | None = None) -> Scene:
-    """A scene drawn from ``random``; its shape too unless it is given."""
+def draw_scene(
+    random: numpy.random.Generator, *, shape: str | None = None, radius: tuple[float, float] = (4.5, 7.5)
+) -> Scene:
+    """A scene drawn from ``random``, its shape between two radii, in pixels; the shape too unless it is given."""
     patches = random.uniform(-25.0, 25.0, (_MOTTLE, _MOTTLE, 3)) + random.uniform(30.0, 130.0, 3)
     ground = _stretch(patches)
     brightness = ground.mean()
@@ -33,7 +35,7 @@ def draw_scene(random: numpy.random.Generator, *, shape: str | None = None) -> S
         if colour.mean() > brightness + _CONTRAST:
             break
     chosen = shape or str(random.choice(SHAPES))
-    return Scene(ground, chosen, random.uniform(4.5, 7.5), random.uniform(0.0, 2 * numpy.pi), colour)
+    return Scene(ground, chosen, random.uniform(*radius), random.uniform(0.0, 2 * numpy.pi), colour)
 
 
 def _stretch(patches: NDArray[numpy.float64]) -> NDArray[numpy.float64]:

@@ -33,7 +33,9 @@ def film_strips(frames: Tensor, lengths: Tensor, *, titles: Sequence[str], weigh
                 side = frames.size(-1)
                 height = 0.1 * side * weight / max(highest, 1e-9)
                 axes.bar(side / 2 - 0.5, -height, bottom=side - 0.5, width=side, color="red")
-        grid[row][0].text(0, -0.35, titles[row], transform=grid[row][0].transAxes, fontsize=8, va="bottom")
+        first = grid[row][0]
+        title = first.text(0, -0.35, titles[row], transform=first.transAxes, fontsize=8, va="bottom")
+        title.set_in_layout(False)  # else the first column would be as wide as the words
     return figure
 
 

@@ -22,7 +22,7 @@ from suite.console import notice
 from suite.errors import SuiteError
 from suite.seeding import mix
 
-VERSION = 3  # of what is drawn: another one is another folder of the cache
+VERSION = 4  # of what is drawn: another one is another folder of the cache
 SPEEDS = {"slow": 1, "medium": 2, "fast": 4}  # times around
 PLACES = (12, 16, 20)
 RATES = (12, 15, 24, 25, 30)
@@ -99,8 +99,8 @@ def pictures_folder(root: Path, *, size: int, seed: int) -> Path:
         path = folder / split / shape / f"{number:05d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         random = numpy.random.default_rng(mix("picture", seed, split, number))
-        scene = draw_scene(random, shape=shape)
-        Image.fromarray(draw(scene, *random.uniform(8.0, SIZE - 8.0, 2))).save(path, compress_level=1)
+        scene = draw_scene(random, shape=shape, radius=(9.0, 15.0))
+        Image.fromarray(draw(scene, *random.uniform(16.0, SIZE - 16.0, 2))).save(path, compress_level=1)
 
     return _made(root / f"sample-pictures-{VERSION}-{size}-{seed}", size=size, least=len(SHAPES), make=make)
 

@@ -1,0 +1,42 @@
+"""``compare``: a run for each value, all else alike, and a table of their figures."""
+
+from pathlib import Path
+
+import yaml
+
+from tests import toy
+from tests.commands import QUIET, TOY_CONFIGS, Ran, assert_one_line, run
+
+
+def compare(*argv: object) -> Ran:
+    common = ("--domain", "toy", *QUIET, "--trainer.max_epochs", 1)
+    return run("compare", *common, *argv, application=toy, configs=TOY_CONFIGS)
+
+
+def test_a_run_for_each_value_and_one_table(tmp_path: Path) -> None:
+    values = ("--setting", "model.hidden_size", "--values", 3, 5)
+    ran = compare(*values, "--runs", tmp_path, "--name", "x", "--model.dropout", "0")
+    assert ran.status == 0, ran.err
+    sizes = {}
+    for value in (3, 5):
+        settings = yaml.safe_load((tmp_path / "toy" / f"x-{value}" / "config.yaml").read_text())
+        sizes[settings["model"].pop("hidden_size")] = settings
+    assert set(sizes) == {3, 5}
+    assert sizes[3] == sizes[5]
+    assert sizes[3]["model"]["dropout"] == 0
+    rows = ran.lines[-4:]
+    assert rows[0] == "| model.hidden_size | loss | error |"
+    printed = [line.split()[-1] for line in ran.lines if line.startswith("  loss")]
+    assert [row.split(" | ")[0] for row in rows[2:]] == ["| 3", "| 5"]
+    assert [row.split(" | ")[1] for row in rows[2:]] == printed
+
+
+def test_wrong_words_are_one_line(tmp_path: Path) -> None:
+    assert_one_line(compare("--setting", "model.hidden_size", "--values", 3), 2, "two or more values")
+    assert_one_line(compare("--values", 3, 4), 2, "needs a setting")
+    both = ("--setting", "model.hidden_size", "--values", 3, 4, "--model.hidden_size=7")
+    assert_one_line(compare(*both), 2, "--model.hidden_size", "leave it out")
+    ran = compare("--setting", "model.hiden", "--values", 3, 4, "--runs", tmp_path)
+    assert ran.status == 2
+    assert "did you mean --model.hidden_size" in ran.err
+    assert compare("--help").out.startswith("usage: compare.py")

@@ -1,6 +1,8 @@
 """Recurrent encoders; useful without Lightning: ``from suite.recurrent import RecurrentEncoder``."""
 
 from suite.recurrent.encoder import Encoded, RecurrentEncoder
-from suite.recurrent.fused import FusedCell, State
+from suite.recurrent.fused import FusedCell
+from suite.recurrent.options import CELLS, CellName, RecurrentOptions
+from suite.recurrent.unroll import State
 
-__all__ = ["Encoded", "FusedCell", "RecurrentEncoder", "State"]
+__all__ = ["CELLS", "CellName", "Encoded", "FusedCell", "RecurrentEncoder", "RecurrentOptions", "State"]

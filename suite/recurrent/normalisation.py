@@ -1,0 +1,87 @@
+"""Normalisation of one step's values inside a recurrence, forward and backward by hand.
+
+Layer normalisation (Ba, Kiros and Hinton 2016) takes mean and variance over the features of a row, batch normalisation
+(Ioffe and Szegedy 2015) over the rows of a feature, or running ones where there are any.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+EPSILON = 1e-5
+
+
+class Moments(NamedTuple):
+    """``mean (F,)`` and biased ``variance (F,)`` of ``rows`` rows."""
+
+    mean: Tensor
+    variance: Tensor
+    rows: int
+
+
+class Running(NamedTuple):
+    """Running ``mean (S, F)`` and ``variance (S, F)``, and which of the S each step and row takes: ``entries (T, B)``."""
+
+    mean: Tensor
+    variance: Tensor
+    entries: Tensor
+
+
+class StepNorm:
+    """Normalises the values ``(n, F)`` of each step, then multiplies by a gain and adds a bias.
+
+    Args:
+        axis: 1 over the features of each row (layer), 0 over the rows of each feature (batch).
+        running: what axis 0 uses in eval, and in training for steps of a single row, which has no variance.
+        training: whether axis 0 uses the rows' own moments where there are two or more.
+    """
+
+    def __init__(self, *, axis: int, running: Running | None = None, training: bool = True) -> None:
+        self.axis, self.running, self.training = axis, running, training
+        self.moments: list[Moments] = []  # of each step that used its own, for running averages
+
+    def begin(self, gain: Tensor | None, bias: Tensor | None) -> None:
+        """Before the first step."""
+        self.gain, self.bias = gain, bias
+        self.saved: dict[int, tuple[Tensor, Tensor, bool]] = {}
+
+    def forward(self, step: int, values: Tensor) -> Tensor:
+        """The normalised ``values`` of a step."""
+        own = self.axis == 1 or (self.training and values.size(0) > 1)
+        if own:
+            variance, mean = torch.var_mean(values, dim=self.axis, keepdim=True, correction=0)
+            if self.axis == 0:
+                self.moments.append(Moments(mean[0], variance[0], values.size(0)))
+        else:
+            assert self.running is not None
+            index = self.running.entries[step, : values.size(0)]
+            mean, variance = self.running.mean[index], self.running.variance[index]
+        scale = torch.rsqrt(variance + EPSILON)
+        normed = (values - mean) * scale
+        self.saved[step] = normed, scale, own
+        result = normed * self.gain if self.gain is not None else normed
+        return result if self.bias is None else result + self.bias
+
+    def begin_backward(self) -> None:
+        """Before the last step."""
+        self.gain_slope = None if self.gain is None else torch.zeros_like(self.gain)
+        self.bias_slope = None if self.bias is None else torch.zeros_like(self.bias)
+
+    def backward(self, step: int, slope: Tensor) -> Tensor:
+        """The gradient of the values from that of the result."""
+        normed, scale, own = self.saved[step]
+        if self.bias_slope is not None:
+            self.bias_slope += slope.sum(dim=0)
+        if self.gain is not None and self.gain_slope is not None:
+            self.gain_slope += (slope * normed).sum(dim=0)
+            slope = slope * self.gain
+        if not own:
+            return slope * scale
+        level = slope.mean(dim=self.axis, keepdim=True)
+        along = (slope * normed).mean(dim=self.axis, keepdim=True)
+        return (slope - level - normed * along) * scale
+
+    def gradients(self) -> tuple[Tensor | None, Tensor | None]:
+        """Of gain and bias."""
+        return self.gain_slope, self.bias_slope

@@ -67,7 +67,9 @@ def _parse_over(arguments: Sequence[str], domain: Domain, task: str, source: Pat
         )
     parser = fit_parser(domain, task, defaults=None)
     config = parser.parse_args(["--config", json.dumps(old), *recipes_first(arguments)])
-    refuse_changes(old, settings_of(config, without=_NOT_SETTINGS))
+    # The run's settings as this version reads them: what came later has its default, which is no difference.
+    before = parser.parse_args(["--config", json.dumps(old)])
+    refuse_changes(settings_of(before, without=_NOT_SETTINGS), settings_of(config, without=_NOT_SETTINGS))
     return parser, config
 
 

@@ -15,8 +15,10 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from suite.errors import UsageError
 from suite.metrics import WeightedMean
 from suite.optim import OptimConfig, build_optimizer, finish_gradients
+from suite.recurrent.penalties import recurrent_weights
 
 Split = Literal["val", "test"]
 
@@ -118,9 +120,11 @@ class SuiteModule(LightningModule):
         loss_sum, weight = totals.unbind()
         # Distributed strategies average gradients over ranks: multiplying by their number makes it the sum again.
         scale = self.trainer.world_size / weight.clamp_min(torch.finfo(weight.dtype).tiny)
+        penalised = self.optim.recurrent_l1 or self.optim.recurrent_l2
         norm = finish_gradients(
             [parameter for group in optimizer.param_groups for parameter in group["params"]],
             self.optim,
+            recurrent=recurrent_weights(self) if penalised else (),
             scale=scale,
             clip=gradient_clip_val or None,
             by_value=gradient_clip_algorithm == "value",
@@ -142,4 +146,6 @@ class SuiteModule(LightningModule):
             self.log(f"{split}/{name}", cast(Metric, metric), on_step=False, on_epoch=True, batch_size=1)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
+        if (self.optim.recurrent_l1 or self.optim.recurrent_l2) and not recurrent_weights(self):
+            raise UsageError("optim.recurrent_l1 and recurrent_l2 need recurrent weights, this model has none: leave out")
         return build_optimizer(self, self.optim)

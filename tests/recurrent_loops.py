@@ -137,7 +137,7 @@ def batchnorm_lstm(
             mean, variance = values.mean(0), values.var(0, correction=0)
         else:
             mean, variance = (part[min(step, len(part) - 1)] for part in moments[name])
-        return gain * (values - mean) / (variance + EPSILON).sqrt() + bias
+        return gain * (values - mean) / (variance + 1e-3).sqrt() + bias
 
     for step in range(inputs.size(1)):
         gates = normalise(functional.linear(inputs[:, step], layer.weight_ih), "ih", step, layer.gain_ih, layer.bias)

@@ -170,8 +170,8 @@ class SelfAttention(nn.Module):
 class LocationAwareAttention(nn.Module):
     """``v . tanh(W q + U k + F f)``, where ``f`` is a convolution over the weights of the step before.
 
-    Chorowski et al., "Attention-Based Models for Speech Recognition", 2015. Each step needs the one before it: this is a
-    loop over time, and for a beam of hypotheses ``previous`` is part of the state.
+    Chorowski et al., "Attention-Based Models for Speech Recognition", 2015. Each step needs the one before it: this is
+    a loop over time, and for a beam of hypotheses ``previous`` is part of the state.
 
     Args:
         query_size: features of a query (Q).

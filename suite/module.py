@@ -147,5 +147,7 @@ class SuiteModule(LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         if (self.optim.recurrent_l1 or self.optim.recurrent_l2) and not recurrent_weights(self):
-            raise UsageError("optim.recurrent_l1 and recurrent_l2 need recurrent weights, this model has none: leave out")
+            raise UsageError(
+                "optim.recurrent_l1 and recurrent_l2 need recurrent weights, this model has none: leave out"
+            )
         return build_optimizer(self, self.optim)

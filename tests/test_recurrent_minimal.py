@@ -1,4 +1,4 @@
-"""The linear recurrence: loop, blocks, scan and compiled kernels are one thing, also for gates that are open or shut."""
+"""The linear recurrence: loop, blocks, scan and compiled kernels are one thing, for open and shut gates too."""
 
 from typing import get_args
 
@@ -87,8 +87,8 @@ def test_saturated_gates_stay_finite(cell: MinimalCell, scale: float) -> None:
     layer, inputs = layer_of(cell, torch.float32)
     candidates = slice(8 * (len(layer.bias) // 8 - 1), None)
     with torch.no_grad():
-        layer.weight_ih *= scale
-        layer.weight_ih[candidates] /= scale
+        layer.weight_ih.mul_(scale)
+        layer.weight_ih[candidates].div_(scale)
     outputs, _ = layer(inputs, torch.tensor([LONG, 7]))
     outputs.sum().backward()
     assert torch.isfinite(outputs).all()

@@ -65,9 +65,7 @@ def test_location_aware_equals_the_papers_loop() -> None:
         for step in range(T):
             scores = []
             for place in range(length):
-                window = torch.tensor(
-                    [float(before[at]) if 0 <= at < S else 0.0 for at in (place - 1, place, place + 1)]
-                ).double()
+                window = nn.functional.pad(before.detach(), (1, 1))[place : place + 3]
                 filtered = attention.convolution.weight[:, 0] @ window
                 inside = attention.query(queries[row, step]) + attention.key(values[row, place])
                 scores.append(attention.score(torch.tanh(inside + attention.location(filtered))))

@@ -3,10 +3,6 @@
 Cooijmans et al., "Recurrent Batch Normalization", 2017.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -18,17 +14,6 @@ from suite.recurrent.steps import LSTMSteps
 from suite.recurrent.unroll import Extras, Recurrence, Schedule, State, make_schedule, run, start_of, to_time_major
 
 _MOMENTUM = 0.1
-_frozen: ContextVar[bool] = ContextVar("frozen", default=False)
-
-
-@contextmanager
-def frozen_statistics() -> Iterator[None]:
-    """Leave running statistics as they are: for steps that are computed again."""
-    token = _frozen.set(True)
-    try:
-        yield
-    finally:
-        _frozen.reset(token)
 
 
 class BatchNormLSTMLayer(UnrolledLayer):
@@ -81,7 +66,7 @@ class BatchNormLSTMLayer(UnrolledLayer):
             recurrence, gates, self.weight_hh if weight is None else weight, start, schedule, extras=extras,
             steps=inputs.size(1),
         )  # fmt: skip
-        if self.training and not _frozen.get() and len(inputs):
+        if self.training and len(inputs):
             self._update(norms, int(done.max()))
         return outputs, (*final, (done + lengths).unsqueeze(1).to(final[0].dtype))
 

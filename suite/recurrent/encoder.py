@@ -1,14 +1,12 @@
 """The recurrent encoder that every domain shares: layers, directions, dropout and lengths around one kind of cell."""
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from suite.errors import UsageError
-from suite.recurrent.batch_norm import frozen_statistics
 from suite.recurrent.build import RecurrentLayer, build_layer, reset_layer
 from suite.recurrent.dropout import StepDropout
 from suite.recurrent.options import CellName, RecurrentOptions
@@ -90,6 +88,7 @@ class RecurrentEncoder(nn.Module):
         self.dropout = StepDropout(dropout, variational=variational)
         self.input_dropout = StepDropout(self.options.input_dropout, variational=variational)
         self.output_dropout = StepDropout(self.options.output_dropout, variational=variational)
+        self.reset_parameters()
         self.initial = InitialState(
             self.options.initial_state,
             input_size=input_size,
@@ -98,7 +97,6 @@ class RecurrentEncoder(nn.Module):
             num_layers=num_layers,
             num_directions=self.num_directions,
         )
-        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Glorot input weights, orthogonal recurrent weights by gate, zero biases, forget gates open (bias one)."""
@@ -185,7 +183,7 @@ class RecurrentEncoder(nn.Module):
         for begin in range(0, inputs.size(1), size):
             chunk = inputs[:, begin : begin + size]
             valid = (lengths - begin).clamp(0, chunk.size(1))
-            output, start = checkpoint(layer, chunk, valid, start, weight, use_reentrant=False, context_fn=_recomputing)
+            output, start = checkpoint(layer, chunk, valid, start, weight, use_reentrant=False)
             outputs.append(output)
         assert start is not None
         return torch.cat(outputs, dim=1), start
@@ -233,7 +231,3 @@ class RecurrentEncoder(nn.Module):
             raise UsageError(f"the state has shapes {given}, expected {self.num_states} of {expected}")
         if not all(part.is_floating_point() for part in state):
             raise UsageError(f"the state is of {state[0].dtype}, expected a floating type")
-
-
-def _recomputing() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-    return nullcontext(), frozen_statistics()

@@ -6,6 +6,7 @@ What is measured is the gradient of the loss through the *last* step's output wi
 """
 
 import math
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from suite.errors import UsageError
 from suite.recurrent.encoder import Encoded, RecurrentEncoder
+from suite.tracking import log_image
 
 
 class GradientFlow(NamedTuple):
@@ -51,8 +53,8 @@ def gradient_by_lag(
     """Run ``encoder`` over ``inputs (B, T, D)`` step by step, and ask for the gradient of every state on the way.
 
     ``probe (B, H)`` is the gradient of the loss with respect to each row's last valid output; a random direction of
-    length one, always the same, if not given. Masks that are one for a sequence would be drawn for each step: the encoder
-    is measured in eval mode, and left as it was.
+    length one, always the same, if not given. Masks that are one for a sequence would be drawn for each step: the
+    encoder is measured in eval mode, and left as it was.
 
     Raises:
         UsageError: a bidirectional encoder, whose outputs have no lag, or a sequence without a step.
@@ -128,22 +130,26 @@ def gradient_figure(flows: dict[str, GradientFlow], *, title: str = "") -> Figur
 class GradientFlowCallback(Callback):
     """Logs gradients by lag and by layer while training, for each one-directional ``RecurrentEncoder`` of the module.
 
-    Every ``every_n_steps`` batches it takes what the encoder read in that batch, and the loss's own gradient with respect
-    to each row's last output, and runs ``gradient_by_lag`` on at most ``rows`` of them. Scalars (the norm at some lags,
-    the half-life, the norm of each layer's parameters' gradient) go to every logger, the plot to those that take images.
+    Every ``every_n_steps`` batches it takes what the encoder read in that batch, and the loss's own gradient with
+    respect to each row's last output, and runs ``gradient_by_lag`` on at most ``rows`` of them. Scalars (the norm at
+    some lags, the half-life, the norm of each layer's parameters' gradient) go to every logger, the plot to W&B and to
+    a file. An encoder with a condition is passed over.
 
     Args:
         every_n_steps: batches between measurements, which cost about a pass of single steps.
         rows: how many rows of a batch.
-        max_steps: longest part of a sequence that is looked at, counted from its beginning.
+        max_steps: how many steps of a sequence are looked at, counted from its end.
+        folder: where plots are kept as files; ``samples`` in the trainer's folder if not given.
     """
 
-    def __init__(self, every_n_steps: int = 500, *, rows: int = 4, max_steps: int = 500) -> None:
+    def __init__(
+        self, every_n_steps: int = 500, *, rows: int = 4, max_steps: int = 500, folder: str | None = None
+    ) -> None:
         super().__init__()
         for name, value in (("every_n_steps", every_n_steps), ("rows", rows), ("max_steps", max_steps)):
             if value < 1:
                 raise UsageError(f"{name} is {value}, allowed is 1 or more")
-        self.every_n_steps, self.rows, self.max_steps = every_n_steps, rows, max_steps
+        self.every_n_steps, self.rows, self.max_steps, self.folder = every_n_steps, rows, max_steps, folder
         self.flows: dict[str, GradientFlow] = {}
         self._hooks: list[Any] = []
         self._seen: dict[str, tuple[RecurrentEncoder, Tensor, Encoded]] = {}
@@ -158,6 +164,7 @@ class GradientFlowCallback(Callback):
         def keep(encoder: nn.Module, given: tuple[Any, ...], encoded: Encoded) -> None:
             if encoded.outputs.requires_grad:
                 encoded.outputs.retain_grad()
+                encoded.state[0].retain_grad()  # what reads the last state alone has its gradient here
                 self._seen[name] = (cast(RecurrentEncoder, encoder), given[0].detach(), encoded)
 
         return keep
@@ -168,14 +175,20 @@ class GradientFlowCallback(Callback):
         self._hooks.clear()
         seen, self._seen = self._seen, {}
         for name, (encoder, inputs, encoded) in seen.items():
-            slope = encoded.outputs.grad
-            valid = encoded.lengths > 0
-            if slope is None or encoder.condition_size or not bool(valid.any()):
+            rows = (encoded.lengths > 0).nonzero().squeeze(1)[: self.rows]
+            if encoder.condition_size or not len(rows):
                 continue
-            inputs, lengths = inputs[valid][: self.rows, : self.max_steps], encoded.lengths[valid][: self.rows]
-            lengths = lengths.clamp(max=self.max_steps)
-            probe = slope[valid][: self.rows][torch.arange(len(lengths)), lengths - 1]
-            self.flows[name] = gradient_by_lag(encoder, inputs, lengths, probe=probe)
+            lengths = encoded.lengths[rows]
+            probe = inputs.new_zeros(len(rows), encoder.output_size)
+            if encoded.outputs.grad is not None:
+                probe += encoded.outputs.grad[rows, lengths - 1]
+            if encoded.state[0].grad is not None and not encoder.options.residual:
+                probe += encoded.state[0].grad[rows, -1]
+            # The end of a long sequence is what its last output depends on: the beginning is left out.
+            begin = (lengths - self.max_steps).clamp_min(0)
+            window = begin.unsqueeze(1) + torch.arange(int((lengths - begin).max()), device=begin.device)
+            chosen = inputs[rows.unsqueeze(1), window.clamp(max=inputs.size(1) - 1)]
+            self.flows[name] = gradient_by_lag(encoder, chosen, lengths - begin, probe=probe)
             self._log(trainer, name, encoder)
 
     def _log(self, trainer: Trainer, name: str, encoder: RecurrentEncoder) -> None:
@@ -191,9 +204,13 @@ class GradientFlowCallback(Callback):
         finite = {key: value for key, value in figures.items() if math.isfinite(value)}
         for logger in trainer.loggers:
             logger.log_metrics(finite, step=trainer.global_step)
-            if hasattr(logger, "log_image"):
-                figure = gradient_figure({name: flow}, title=f"step {trainer.global_step}")
-                logger.log_image(key=f"gradient/{name}", images=[figure], step=trainer.global_step)
+        if not trainer.is_global_zero:
+            return
+        folder = Path(self.folder or Path(trainer.default_root_dir) / "samples")
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"gradient-{name.replace('.', '-') or 'encoder'}-{trainer.global_step:07d}.png"
+        gradient_figure({name: flow}, title=f"step {trainer.global_step}").savefig(path, dpi=80)
+        log_image(trainer.loggers, f"gradient/{name}/flow", path, trainer.global_step)
 
 
 def encoders_of(module: nn.Module) -> dict[str, RecurrentEncoder]:

@@ -1,5 +1,6 @@
 """Recurrences on the compiled kernels: what ``steps.py`` has in torch, without zoneout, on CPU."""
 
+from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 from typing import Any, cast
@@ -29,14 +30,29 @@ def runs_compiled(gates: Tensor) -> bool:
 class _KernelSteps:
     """Buffers as arrays: what the three have in common."""
 
+    zones: Extras = ()
+
     def begin(self, buffers: Buffers, extras: Extras) -> None:
-        self.buffers = buffers
+        self.scales = self.make_scales(buffers.gates)
+        self._bind(buffers, extras)
+
+    def make_scales(self, gates: Tensor) -> Tensor:
+        """One over the deviation of each normalised row."""
+        return gates.new_empty(0)
+
+    def release(self) -> list[Tensor]:
+        return [self.scales]
+
+    def _bind(self, buffers: Buffers, extras: Extras) -> None:
         self.extras = [cast(Tensor, part).detach().contiguous() for part in extras]
         self.arrays = [part.numpy() for part in self.extras]
         self.gates, self.products, self.hidden = (part.numpy() for part in buffers[:3])
         self.memory = None if buffers.memory is None else buffers.memory.numpy()
+        self.scales_array = self.scales.numpy()
 
-    def begin_backward(self, slopes: Slopes) -> None:
+    def begin_backward(self, buffers: Buffers, extras: Extras, kept: Sequence[Tensor], slopes: Slopes) -> None:
+        (self.scales,) = kept
+        self._bind(buffers, extras)
         outputs = slopes.outputs
         if outputs is None:
             outputs = slopes.gates.new_zeros(slopes.gates.size(0), *slopes.hidden.shape)
@@ -69,18 +85,17 @@ class LayerNormLSTMKernels(_KernelSteps):
 
     keeps_products, own_slopes, direct = True, True, False
 
-    def begin(self, buffers: Buffers, extras: Extras) -> None:
-        super().begin(buffers, extras)
-        self.scales = buffers.gates.new_zeros(buffers.gates.shape[:2]).numpy()
+    def make_scales(self, gates: Tensor) -> Tensor:
+        return gates.new_zeros(gates.shape[:2])
 
     def forward(self, step: int, rows: int) -> None:
         compiled_kernels().layernorm_lstm(
-            self.gates, self.products, self.hidden, self.memory, self.scales, *self.arrays, EPSILON, step, rows
+            self.gates, self.products, self.hidden, self.memory, self.scales_array, *self.arrays, EPSILON, step, rows
         )
 
     def backward(self, step: int, rows: int) -> None:
         compiled_kernels().layernorm_lstm_slope(
-            self.gates, self.products, self.memory, self.scales, *self.arrays, EPSILON, *self.slopes,
+            self.gates, self.products, self.memory, self.scales_array, *self.arrays, EPSILON, *self.slopes,
             self.products_slope, *self.extras_arrays, step, rows,
         )  # fmt: skip
 
@@ -90,17 +105,16 @@ class LayerNormGRUKernels(_KernelSteps):
 
     keeps_products, own_slopes, direct = True, True, True
 
-    def begin(self, buffers: Buffers, extras: Extras) -> None:
-        super().begin(buffers, extras)
-        self.scales = buffers.gates.new_zeros(*buffers.gates.shape[:2], 2).numpy()
+    def make_scales(self, gates: Tensor) -> Tensor:
+        return gates.new_zeros(*gates.shape[:2], 2)
 
     def forward(self, step: int, rows: int) -> None:
         compiled_kernels().layernorm_gru(
-            self.gates, self.products, self.hidden, self.scales, *self.arrays, EPSILON, step, rows
+            self.gates, self.products, self.hidden, self.scales_array, *self.arrays, EPSILON, step, rows
         )
 
     def backward(self, step: int, rows: int) -> None:
         compiled_kernels().layernorm_gru_slope(
-            self.gates, self.products, self.hidden, self.scales, *self.arrays, *self.slopes, self.products_slope,
+            self.gates, self.products, self.hidden, self.scales_array, *self.arrays, *self.slopes, self.products_slope,
             *self.extras_arrays, step, rows,
         )  # fmt: skip

@@ -43,16 +43,19 @@ class StepNorm:
     def __init__(self, *, axis: int, running: Running | None = None, training: bool = True) -> None:
         self.axis, self.running, self.training = axis, running, training
         self.moments: list[Moments] = []  # of each step that used its own, for running averages
+        self.steps = 0
 
     def begin(self, gain: Tensor | None, bias: Tensor | None) -> None:
         """Before the first step."""
         self.gain, self.bias = gain, bias
-        self.saved: dict[int, tuple[Tensor, Tensor, bool]] = {}
+        self.saved: list[tuple[Tensor, Tensor]] = []
+
+    def _has_own(self, rows: int) -> bool:
+        return self.axis == 1 or (self.training and rows > 1)
 
     def forward(self, step: int, values: Tensor) -> Tensor:
         """The normalised ``values`` of a step."""
-        own = self.axis == 1 or (self.training and values.size(0) > 1)
-        if own:
+        if self._has_own(values.size(0)):
             variance, mean = torch.var_mean(values, dim=self.axis, keepdim=True, correction=0)
             if self.axis == 0:
                 self.moments.append(Moments(mean[0], variance[0], values.size(0)))
@@ -62,24 +65,33 @@ class StepNorm:
             mean, variance = self.running.mean[index], self.running.variance[index]
         scale = torch.rsqrt(variance + (EPSILON if self.axis else BATCH_EPSILON))
         normed = (values - mean) * scale
-        self.saved[step] = normed, scale, own
+        self.saved.append((normed, scale))
         result = normed * self.gain if self.gain is not None else normed
         return result if self.bias is None else result + self.bias
 
-    def begin_backward(self) -> None:
-        """Before the last step."""
+    def release(self) -> list[Tensor]:
+        """What ``backward`` needs of each step; nothing of it is held on to."""
+        kept = [part for pair in self.saved for part in pair]
+        self.steps, self.saved = len(self.saved), []
+        return kept
+
+    def begin_backward(self, kept: list[Tensor]) -> list[Tensor]:
+        """Before the last step: takes what was released from the front of ``kept``, and gives the rest."""
+        own = 2 * self.steps
+        self.saved = list(zip(kept[:own:2], kept[1:own:2], strict=True))
         self.gain_slope = None if self.gain is None else torch.zeros_like(self.gain)
         self.bias_slope = None if self.bias is None else torch.zeros_like(self.bias)
+        return kept[own:]
 
     def backward(self, step: int, slope: Tensor) -> Tensor:
         """The gradient of the values from that of the result."""
-        normed, scale, own = self.saved[step]
+        normed, scale = self.saved[step]
         if self.bias_slope is not None:
             self.bias_slope += slope.sum(dim=0)
         if self.gain is not None and self.gain_slope is not None:
             self.gain_slope += (slope * normed).sum(dim=0)
             slope = slope * self.gain
-        if not own:
+        if not self._has_own(len(normed)):
             return slope * scale
         level = slope.mean(dim=self.axis, keepdim=True)
         along = (slope * normed).mean(dim=self.axis, keepdim=True)

@@ -104,4 +104,6 @@ _CELLS_WITH: dict[str, tuple[str, ...]] = {
     "forget_bias": (*WITH_MEMORY, "minlstm"),
     "chrono_steps": _GATED,
     "statistics_steps": ("batchnorm_lstm",),
+    # Steps that are computed again would meet other running statistics than the first time.
+    "checkpoint_steps": tuple(cell for cell in CELLS if cell != "batchnorm_lstm"),
 }

@@ -3,7 +3,7 @@
 They run on every device and in every precision; ``kernels.py`` has those that are worth one pass over memory on CPU.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -52,7 +52,8 @@ class VanillaSteps:
 
     def __init__(self, activation: str, *, zone: Zone = None) -> None:
         self.function, self.slope = ACTIVATIONS[activation]
-        self.zone, self.direct = zone, zone is not None
+        self.zones: Extras = (zone,)
+        self.direct = zone is not None
 
     def begin(self, buffers: Buffers, extras: Extras) -> None:
         self.buffers = buffers
@@ -60,17 +61,20 @@ class VanillaSteps:
     def forward(self, step: int, rows: int) -> None:
         gates, hidden = self.buffers.gates[step, :rows], self.buffers.hidden
         gates += self.buffers.products[0, :rows]
-        new, zone = self.function(gates), zone_of(self.zone, step, rows)
+        new, zone = self.function(gates), zone_of(self.zones[0], step, rows)
         hidden[step + 1, :rows] = new if zone is None else torch.lerp(new, hidden[step, :rows], zone)
 
-    def begin_backward(self, slopes: Slopes) -> None:
-        self.slopes = slopes
+    def release(self) -> list[Tensor]:
+        return []
+
+    def begin_backward(self, buffers: Buffers, extras: Extras, kept: Sequence[Tensor], slopes: Slopes) -> None:
+        self.buffers, self.slopes = buffers, slopes
 
     def backward(self, step: int, rows: int) -> None:
         before, slope = self.buffers.gates[step, :rows], self.slopes.hidden[:rows]
         if self.slopes.outputs is not None:
             slope += self.slopes.outputs[step, :rows]
-        share, kept = keep_part(slope, zone_of(self.zone, step, rows))
+        share, kept = keep_part(slope, zone_of(self.zones[0], step, rows))
         after = self.buffers.hidden[step + 1, :rows] if kept is None else self.function(before)
         self.slopes.gates[step, :rows] = self.slope(share, before, after)
         if kept is not None:
@@ -93,18 +97,22 @@ class LSTMSteps:
     def __init__(
         self, *, zone: Zone = None, zone_memory: Zone = None, norms: tuple[StepNorm | None, ...] = (None, None, None)
     ) -> None:
-        self.zone, self.zone_memory, self.norms = zone, zone_memory, norms
+        self.zones: Extras = (zone, zone_memory)
+        self.norms = norms
         self.direct = zone is not None
         self.own_slopes = norms[0] is not None or norms[1] is not None
 
     def begin(self, buffers: Buffers, extras: Extras) -> None:
+        self._bind(buffers, extras)
+        self.squashed = torch.empty_like(self.memory[1:])
+
+    def _bind(self, buffers: Buffers, extras: Extras) -> None:
         assert buffers.memory is not None
         self.buffers, self.memory = buffers, buffers.memory
         self.peepholes, *affine = extras
         for norm in filter(None, self.norms):
             norm.begin(*affine[:2])
             del affine[:2]
-        self.squashed = torch.empty_like(self.memory[1:])
 
     def forward(self, step: int, rows: int) -> None:
         gates, product = self.buffers.gates[step, :rows], self.buffers.products[0, :rows]
@@ -130,16 +138,21 @@ class LSTMSteps:
 
     def _keep(self, step: int, rows: int, hidden: Tensor) -> None:
         before, after = self.buffers.hidden[step, :rows], self.buffers.hidden[step + 1, :rows]
-        zone, zone_memory = zone_of(self.zone, step, rows), zone_of(self.zone_memory, step, rows)
+        zone, zone_memory = zone_of(self.zones[0], step, rows), zone_of(self.zones[1], step, rows)
         after.copy_(hidden if zone is None else torch.lerp(hidden, before, zone))
         if zone_memory is not None:
             self.memory[step + 1, :rows].lerp_(self.memory[step, :rows], zone_memory)
 
-    def begin_backward(self, slopes: Slopes) -> None:
+    def release(self) -> list[Tensor]:
+        return [self.squashed, *(part for norm in self.norms if norm is not None for part in norm.release())]
+
+    def begin_backward(self, buffers: Buffers, extras: Extras, kept: Sequence[Tensor], slopes: Slopes) -> None:
         assert slopes.memory is not None
+        self._bind(buffers, extras)
+        self.squashed, *rest = kept
         self.slopes, self.memory_slope = slopes, slopes.memory
         for norm in filter(None, self.norms):
-            norm.begin_backward()
+            rest = norm.begin_backward(rest)
         self.peephole_slope = None if self.peepholes is None else torch.zeros_like(self.peepholes)
 
     def backward(self, step: int, rows: int) -> None:
@@ -148,8 +161,8 @@ class LSTMSteps:
         squashed = self.squashed[step, :rows]
         if self.slopes.outputs is not None:
             slope += self.slopes.outputs[step, :rows]
-        share, kept = keep_part(slope, zone_of(self.zone, step, rows))
-        inside, memory_kept = keep_part(memory, zone_of(self.zone_memory, step, rows))
+        share, kept = keep_part(slope, zone_of(self.zones[0], step, rows))
+        inside, memory_kept = keep_part(memory, zone_of(self.zones[1], step, rows))
         leave_slope = _aten.sigmoid_backward(share * squashed, leave)
         shown = _aten.tanh_backward(share * leave, squashed)
         last = self.norms[2]
@@ -192,9 +205,13 @@ class GRUSteps:
     keeps_products, own_slopes, direct = True, True, True
 
     def __init__(self, *, zone: Zone = None, norms: tuple[StepNorm, StepNorm] | None = None) -> None:
-        self.zone, self.norms = zone, norms
+        self.zones: Extras = (zone,)
+        self.norms = norms
 
     def begin(self, buffers: Buffers, extras: Extras) -> None:
+        self._bind(buffers, extras)
+
+    def _bind(self, buffers: Buffers, extras: Extras) -> None:
         self.buffers, (self.gain, self.bias) = buffers, extras
         self.size = buffers.hidden.size(2)
         if self.norms is not None:
@@ -213,14 +230,18 @@ class GRUSteps:
         gates[:, : 2 * size].add_(product[:, : 2 * size]).sigmoid_()
         reset, update, new = gates.chunk(3, dim=1)
         new.addcmul_(reset, product[:, 2 * size :]).tanh_()
-        hidden, zone = torch.lerp(new, old, update), zone_of(self.zone, step, rows)
+        hidden, zone = torch.lerp(new, old, update), zone_of(self.zones[0], step, rows)
         self.buffers.hidden[step + 1, :rows] = hidden if zone is None else torch.lerp(hidden, old, zone)
 
-    def begin_backward(self, slopes: Slopes) -> None:
-        self.slopes = slopes
+    def release(self) -> list[Tensor]:
+        return [part for norm in self.norms or () for part in norm.release()]
+
+    def begin_backward(self, buffers: Buffers, extras: Extras, kept: Sequence[Tensor], slopes: Slopes) -> None:
+        self._bind(buffers, extras)
+        self.slopes, rest = slopes, list(kept)
         self.bias_slope = None if self.bias is None else torch.zeros_like(self.bias)
         for norm in self.norms or ():
-            norm.begin_backward()
+            rest = norm.begin_backward(rest)
 
     def backward(self, step: int, rows: int) -> None:
         reset, update, new = self.buffers.gates[step, :rows].chunk(3, dim=1)
@@ -228,7 +249,7 @@ class GRUSteps:
         inner = self.buffers.products[step, :rows, 2 * size :]
         if self.slopes.outputs is not None:
             slope += self.slopes.outputs[step, :rows]
-        share, kept = keep_part(slope, zone_of(self.zone, step, rows))
+        share, kept = keep_part(slope, zone_of(self.zones[0], step, rows))
         update_slope = _aten.sigmoid_backward(share * (old - new), update)
         new_slope = _aten.tanh_backward(share * (1.0 - update), new)
         reset_slope = _aten.sigmoid_backward(new_slope * inner, reset)

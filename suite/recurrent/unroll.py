@@ -9,6 +9,9 @@ over memory): ``forward(t, n)`` turns the gates of step ``t`` into states for th
 turns the states' gradients into the gates'.
 """
 
+from collections.abc import Sequence
+from copy import copy
+from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -100,6 +103,7 @@ class Recurrence(Protocol):
     keeps_products: bool  # the backward pass needs the products of all steps
     own_slopes: bool  # the gradient of the products is another than that of the gates
     direct: bool  # the state before a step has a gradient that does not go through the product
+    zones: Extras  # zoneout's masks
 
     def begin(self, buffers: Buffers, extras: Extras) -> None:
         """Before the first step."""
@@ -107,8 +111,11 @@ class Recurrence(Protocol):
     def forward(self, step: int, rows: int) -> None:
         """Gates, products and the states before the step to the states after it."""
 
-    def begin_backward(self, slopes: Slopes) -> None:
-        """Before the last step."""
+    def release(self) -> list[Tensor]:
+        """What the backward pass needs beside buffers, extras and zones; nothing of it is held on to."""
+
+    def begin_backward(self, buffers: Buffers, extras: Extras, kept: Sequence[Tensor], slopes: Slopes) -> None:
+        """Before the last step, with what was released."""
 
     def backward(self, step: int, rows: int) -> None:
         """Extras of gates and products from those of the states, whose direct part is left in their place."""
@@ -139,14 +146,17 @@ class Unroll(torch.autograd.Function):
         counts, (steps, batch, width) = schedule.counts, gates.shape
         products = gates.new_empty(steps if recurrence.keeps_products else 1, batch, width)
         buffers = Buffers(gates, products, _states(hidden, schedule), _maybe_states(memory, schedule))
-        recurrence.begin(buffers, extras)
+        worker = copy(recurrence)
+        worker.begin(buffers, extras)
         multiply = _product(weight)
         for step, rows in enumerate(counts):
             target = products[step if recurrence.keeps_products else 0]
             multiply(buffers.hidden[step], target, rows)
-            recurrence.forward(step, rows)
-        ctx.recurrence, ctx.schedule, ctx.buffers = recurrence, schedule, buffers
-        ctx.save_for_backward(weight)
+            worker.forward(step, rows)
+        # Tensors go through autograd, which can let go of them and compute them again (checkpointing over time).
+        ctx.recurrence, ctx.schedule, ctx.counts = recurrence, schedule, (4, len(extras), len(recurrence.zones))
+        ctx.save_for_backward(weight, *buffers, *extras, *recurrence.zones, *worker.release())
+        recurrence.zones = ()
         ctx.set_materialize_grads(False)
         last = None if buffers.memory is None else _last(buffers.memory, schedule)
         return buffers.hidden[1:], _last(buffers.hidden, schedule), last
@@ -155,8 +165,10 @@ class Unroll(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> Extras:
         outputs, hidden, memory = grads
-        recurrence, schedule, buffers = ctx.recurrence, ctx.schedule, ctx.buffers
-        (weight,) = ctx.saved_tensors
+        recurrence, schedule, saved = copy(ctx.recurrence), ctx.schedule, iter(ctx.saved_tensors)
+        weight = next(saved)
+        own, extras, recurrence.zones = (tuple(islice(saved, count)) for count in ctx.counts)
+        buffers = Buffers(*own)
         empty = torch.empty_like if schedule.order is None else torch.zeros_like
         gates = empty(buffers.gates)
         slopes = Slopes(
@@ -166,13 +178,15 @@ class Unroll(torch.autograd.Function):
             empty(buffers.gates) if recurrence.own_slopes else gates,
             None if outputs is None else outputs.contiguous(),
         )
-        recurrence.begin_backward(slopes)
+        recurrence.begin_backward(buffers, extras, tuple(saved), slopes)
         for step in reversed(range(len(schedule.counts))):
             rows = schedule.counts[step]
             recurrence.backward(step, rows)
             _add_slope(slopes.hidden[:rows], slopes.products[step, :rows], weight, direct=recurrence.direct)
         slope = _weight_gradient(slopes.products, buffers.hidden[:-1], weight)
-        return None, None, gates, slope, slopes.hidden, slopes.memory, *recurrence.gradients()
+        gradients = recurrence.gradients()
+        recurrence.release()
+        return None, None, gates, slope, slopes.hidden, slopes.memory, *gradients
 
 
 def _states(start: Tensor, schedule: Schedule) -> Tensor:

@@ -83,7 +83,9 @@ def _parse_over(
     # A run that was fine-tuned goes on by either command: its source is not needed any more.
     parser = fit_parser(domain, task, defaults=None, verb="finetune" if "finetune" in old else "fit")
     config = parser.parse_args(["--config", json.dumps(old), *recipes_first(arguments)])
-    refuse_changes(old, settings_of(config, without=_NOT_SETTINGS))
+    # The run's settings as this version reads them: what came later has its default, which is no difference.
+    before = parser.parse_args(["--config", json.dumps(old)])
+    refuse_changes(settings_of(before, without=_NOT_SETTINGS), settings_of(config, without=_NOT_SETTINGS))
     return parser, config
 
 

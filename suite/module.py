@@ -19,9 +19,11 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torchmetrics import Metric
 
+from suite.errors import UsageError
 from suite.layer_groups import FinetuneConfig, Tuning
 from suite.metrics import WeightedMean
 from suite.optim import OptimConfig, build_optimizer, finish_gradients
+from suite.recurrent.penalties import recurrent_weights
 from suite.stop import StopRequest
 
 Split = Literal["val", "test"]
@@ -191,9 +193,11 @@ class SuiteModule(LightningModule):
             torch.distributed.all_reduce(totals)
         # Distributed strategies average gradients over ranks: multiplying by their number makes it the sum again.
         scale = self.trainer.world_size / totals[1].clamp_min(torch.finfo(totals.dtype).tiny)
+        penalised = self.optim.recurrent_l1 or self.optim.recurrent_l2
         norm = finish_gradients(
             [parameter for group in optimizer.param_groups for parameter in group["params"]],
             self.optim,
+            recurrent=recurrent_weights(self) if penalised else (),
             scale=scale,
             clip=gradient_clip_val or None,
             by_value=gradient_clip_algorithm == "value",
@@ -221,4 +225,8 @@ class SuiteModule(LightningModule):
             self.log(f"{split}/{name}", cast(Metric, metric), on_step=False, on_epoch=True, batch_size=1)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
+        if (self.optim.recurrent_l1 or self.optim.recurrent_l2) and not recurrent_weights(self):
+            raise UsageError(
+                "optim.recurrent_l1 and recurrent_l2 need recurrent weights, this model has none: leave out"
+            )
         return build_optimizer(self, self.optim, layers=None if self.tuning is None else self.tuning.layers())

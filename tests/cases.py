@@ -7,7 +7,7 @@ is covered without a test of its own, and without a word here unless its data wa
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from suite.domain import Domain
 from suite.module import SuiteModule
 from suite.optim import OptimConfig
 from suite.parser import fit_parser, settings_of
-from suite.recurrent import FusedCell
+from suite.recurrent import CELLS
 from suite.seeding import seed_everything
 from tests import toy
 from tests.commands import TOY_CONFIGS
@@ -61,7 +61,7 @@ def cases() -> list[Case]:
             for task in sorted(domain.tasks):
                 case = Case(domain, task, None, application, configs)
                 has_cell = "cell" in (settings(case)["model"].get("encoder") or {})
-                cells = get_args(FusedCell) if has_cell else (None,)
+                cells = CELLS if has_cell else (None,)
                 found += [case._replace(cell=cell) for cell in cells]
     return found
 

@@ -10,12 +10,13 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Collection, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+import numpy
 import torch
 from lightning.pytorch.plugins import CheckpointIO
 from torch import Tensor
@@ -52,28 +53,43 @@ def digest_path(path: Path) -> Path:
 class _DigestWriter(io.RawIOBase):
     """Passes bytes on to a file, counts them, and hashes them meanwhile in another thread.
 
-    Large pieces are neither copied nor buffered: they are hashed where they lie, and ``write`` returns when both
-    are done. The system is asked to bring them to the disk at once, so that the flush at the end finds little left.
+    Tensors of the checkpoint are neither copied nor waited for: they stay where they are until all is hashed. What
+    lives shorter is copied if it is small, else waited for. The system is asked to bring the bytes to the disk at once,
+    so that the flush at the end finds little left.
+
+    Args:
+        file: where to.
+        hasher: one thread, which hashes in order.
+        lasting: addresses of memory that outlives this writer.
     """
 
-    def __init__(self, file: BinaryIO, hasher: Executor) -> None:
-        self.file, self.hasher = file, hasher
-        self.sha256, self.size = hashlib.sha256(), 0
+    def __init__(self, file: BinaryIO, hasher: Executor, lasting: Collection[int] = ()) -> None:
+        self.file, self.hasher, self.lasting = file, hasher, lasting
+        self._sha256, self.size = hashlib.sha256(), 0
+        self._latest: Future[None] | None = None
 
     def write(self, data: Any) -> int:
         view = memoryview(data).cast("B")
-        if view.nbytes < _WORTH_A_THREAD:
-            self.sha256.update(view)
+        size = view.nbytes
+        if size < _WORTH_A_THREAD:
+            self._latest = self.hasher.submit(self._sha256.update, bytes(view))
             self._pass_on(view)
-            return view.nbytes
-        hashed = self.hasher.submit(self.sha256.update, view)
+            return size
+        self._latest = self.hasher.submit(self._sha256.update, view)
         try:
-            for start in range(0, view.nbytes, _PIECE):
+            for start in range(0, size, _PIECE):
                 self._pass_on(view[start : start + _PIECE])
                 _begin_flush(self.file.fileno(), self.size - _PIECE)
         finally:
-            hashed.result()
-        return view.nbytes
+            if numpy.frombuffer(view, dtype=numpy.uint8).ctypes.data not in self.lasting:
+                self._latest.result()
+        return size
+
+    def hexdigest(self) -> str:
+        """The SHA-256 of all that was written."""
+        if self._latest is not None:
+            self._latest.result()
+        return self._sha256.hexdigest()
 
     def _pass_on(self, view: memoryview) -> None:
         while view.nbytes:  # a file may take less than it is given
@@ -93,6 +109,19 @@ def _begin_flush(descriptor: int, start: int) -> None:
     if hasattr(os, "posix_fadvise"):
         with contextlib.suppress(OSError):  # pipes and some network file systems
             os.posix_fadvise(descriptor, max(start, 0), 0, os.POSIX_FADV_DONTNEED)
+
+
+def _addresses(value: Any) -> Iterator[int]:
+    """Where the memory of each CPU tensor in nested containers begins."""
+    if isinstance(value, Tensor):
+        if value.device.type == "cpu" and value.layout == torch.strided:
+            yield value.untyped_storage().data_ptr()
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _addresses(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _addresses(part)
 
 
 @contextlib.contextmanager
@@ -118,10 +147,10 @@ def write(checkpoint: dict[str, Any], path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb", buffering=0) as file, ThreadPoolExecutor(max_workers=1) as hasher, _without_crc32():
-            writer = _DigestWriter(cast(BinaryIO, file), hasher)
+            writer = _DigestWriter(cast(BinaryIO, file), hasher, set(_addresses(checkpoint)))
             torch.save(checkpoint, cast(BinaryIO, writer))
             os.fsync(file.fileno())
-        note = json.dumps({"sha256": writer.sha256.hexdigest(), "size": writer.size})
+            note = json.dumps({"sha256": writer.hexdigest(), "size": writer.size})
         # The digest of the old file must not outlive it, nor that of the new one come before it.
         digest_path(path).unlink(missing_ok=True)
         os.replace(temporary, path)

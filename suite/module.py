@@ -172,7 +172,8 @@ class SuiteModule(LightningModule):
         output = self.compute_in("train", batch)
         if not self._totals:
             self.step_indices.clear()
-        self.step_indices.extend(getattr(batch, "indices", ()))
+        indices = getattr(batch, "indices", None)  # of a batch that is a tensor this would be a method
+        self.step_indices.extend(indices if isinstance(indices, list) else [])
         self._totals.append(torch.stack([output.loss_sum.detach().float(), output.weight.float()]))
         # Lightning divides by the accumulation steps; the only division here is the one by the whole weight.
         return output.loss_sum * self.trainer.accumulate_grad_batches

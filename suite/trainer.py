@@ -9,6 +9,7 @@ from typing import Any, cast
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import DDPStrategy
 
 from suite.callbacks import LearningRate, StepLog, StepSeed
 from suite.checkpoint import AtomicCheckpointIO
@@ -62,6 +63,8 @@ def build_trainer(
     """
     options = dict(vars(config.trainer))
     refuse_strategy(options.get("strategy"))
+    if options.get("strategy") == "ddp":  # gradients lie in the buffers that are reduced: no copy to and fro
+        options["strategy"] = DDPStrategy(gradient_as_bucket_view=True)
     users = options.pop("callbacks") or []
     callbacks = _standing_callbacks(config, folder, record=record, module=module, start=start or {})
     callbacks += users if isinstance(users, list) else [users]

@@ -56,7 +56,7 @@ def test_a_file_that_takes_less_than_given_gets_all_of_it(size: int) -> None:
         writer = checkpoint._DigestWriter(cast(Any, file), hasher)
         assert writer.write(data) == len(data) == writer.size
     assert bytes(file.taken) == data
-    assert writer.sha256.hexdigest() == hashlib.sha256(data).hexdigest()
+    assert writer.hexdigest() == hashlib.sha256(data).hexdigest()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

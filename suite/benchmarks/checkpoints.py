@@ -1,7 +1,6 @@
 """Saving a large checkpoint against one sequential write and fsync of the same bytes."""
 
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -56,9 +55,11 @@ def saving(folder: Path, *, rounds: int, layers: int = _LAYERS, size: int = _SIZ
             time.sleep(_SETTLE)
     count = layers * size * size
     total = sum(view.nbytes for view in views)
-    speed = total / statistics.median(times["ours"]) / 1e9
+    fastest = {side: [min(seconds)] for side, seconds in times.items()}  # a shared disk stalls now and then
+    speed = total / fastest["ours"][0] / 1e9
     name = f"saving {count / 1e6:,.0f} million parameters with Adam's state over one write and fsync"
-    return compare(name, times, bar=1.5, note=f"{total / 1e9:.1f} GB, {speed:.2f} GB/s")
+    note = f"{total / 1e9:.1f} GB, {speed:.2f} GB/s, the fastest of {rounds} rounds each"
+    return compare(name, fastest, bar=1.5, note=note)
 
 
 def trained(layers: int, *, size: int) -> dict[str, Any]:

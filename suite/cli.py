@@ -74,6 +74,10 @@ def _run(verb: str, arguments: list[str], domains: Domains) -> None:
         from suite.prediction import predict
 
         predict(arguments, domains)
+    elif verb == "benchmark" and any(each.split("=")[0] == "--suite" for each in arguments):
+        from suite.recurrent.benchmark import benchmark as benchmark_suite
+
+        benchmark_suite(arguments)
     elif verb == "benchmark":
         domain = peek_domain(arguments, domains.available())
         from suite.benchmark import benchmark

@@ -223,8 +223,11 @@ def test_frames_come_from_the_cache(clips: Path, tmp_path: Path, monkeypatch: py
     batches = list(first.loader("test", shuffle=False)) if first.assets else []
     files = sorted((tmp_path / "video" / "frames").glob("*.npy"))
     assert len(files) == 2 * 20
-    assert isinstance(first.contents("test")[1][0].frames(), numpy.memmap)
-    monkeypatch.setattr("domains.video.data.decode", lambda *_, **__: pytest.fail("decoded again"))
+    video = first.contents("test")[1][0]
+    numpy.testing.assert_array_equal(video.frames(), numpy.load(video.file))
+    with pytest.raises(ValueError, match="read-only"):
+        video.frames()[0] = 0
+    monkeypatch.setattr("domains.video.data.decode_into", lambda *_, **__: pytest.fail("decoded again"))
     again = clip_data(clips, tmp_path)
     assert again.assets == first.assets
     for one, other in zip(batches, again.loader("test", shuffle=False), strict=True):

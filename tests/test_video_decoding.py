@@ -168,3 +168,19 @@ def test_sound_alone_is_no_video(tmp_path: Path) -> None:
         container.mux(stream.encode(None))
     with pytest.raises(DataError, match="no video stream"):
         decode(path, size=16)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "turns"),
+    [((0, 1, -1, 0), -1), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 1)],  # clockwise, upside down, anticlockwise
+)
+def test_the_displays_rotation_is_followed(matrix: tuple[int, ...], turns: int, clip: Path) -> None:
+    """The matrix of a track header (ISO 14496-12): a point (x, y) is shown at (a x + c y, b x + d y), y downwards."""
+    plain = decode(clip, size=32).frames
+    content = bytearray(clip.read_bytes())
+    place = content.index(b"tkhd") + 44
+    a, b, c, d = (value.to_bytes(4, "big", signed=True) for value in (each << 16 for each in matrix))
+    zero = bytes(4)
+    content[place : place + 36] = a + b + zero + c + d + zero + zero + zero + (1 << 30).to_bytes(4, "big")
+    clip.write_bytes(content)
+    numpy.testing.assert_array_equal(decode(clip, size=32).frames, numpy.rot90(plain, turns, axes=(1, 2)))

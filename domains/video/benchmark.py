@@ -29,22 +29,19 @@ def measure(*, checkpoint: str | None, load: Callable[[str], Any], rounds: int) 
         times = in_turns(
             {
                 "reference": lambda: _bare(files),
+                "scaler": lambda: _bare_with_one_scaler(files),
                 "ours": lambda: _first_epoch(folder, assets),
                 "cached": lambda: _epoch(_data(folder, known, assets)),
             },
             rounds=rounds,
         )
-    first = compare(
-        "first epoch (decoding, scaling, writing the cache, batches) over a bare PyAV loop",
-        times,
-        bar=1 / 0.9,
-        note=f"{frames:,} frames to {SIZE} x {SIZE}",
-    )
-    again = compare("", {"ours": times["ours"], "reference": times["cached"]}, bar=0)
-    row = Row(
-        "first epoch over an epoch from the cache", again.ours, again.reference, again.ratio, ">= 5", again.ratio >= 5
-    )
-    return [first, row]
+    note = f"{frames:,} frames to {SIZE} x {SIZE}"
+    name = "first epoch (decoding, scaling, writing the cache, batches) over a bare PyAV loop"
+    first = compare(name, times, bar=1 / 0.9, note=note)
+    kept = compare(f"{name} that keeps its scaler", {**times, "reference": times["scaler"]}, bar=1 / 0.9, note=note)
+    cached = {"ours": times["ours"], "reference": times["cached"]}
+    again = compare("first epoch over an epoch from the cache", cached, bar=5)
+    return [first, kept, again._replace(bar=">= 5", met=again.ratio >= 5)]
 
 
 def _data(folder: Path, cache: str, assets: dict[str, Any] | None = None) -> ClipData:
@@ -53,7 +50,18 @@ def _data(folder: Path, cache: str, assets: dict[str, Any] | None = None) -> Cli
 
 
 def _bare(files: list[Path]) -> None:
-    """Every frame of every file at the same size, with one scaler a file, and nothing else."""
+    """Every frame of every file at the same size, as one writes it down, and nothing else."""
+    for path in files:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "NONE"
+            for frame in container.decode(stream):
+                width, height = scaled_size(frame.width, frame.height, size=SIZE, fit="crop")
+                frame.to_ndarray(format="rgb24", width=width, height=height)
+
+
+def _bare_with_one_scaler(files: list[Path]) -> None:
+    """The same with one scaler a file, as this domain has it: its tables are computed once."""
     for path in files:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]

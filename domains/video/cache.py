@@ -6,9 +6,11 @@ leaves nothing half. A cache may be deleted at any time.
 
 import hashlib
 import json
+import mmap
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 from suite.errors import SuiteError
 
 _FORMAT = 1
+HEADER = 128  # bytes of numpy's header before the first frame
 
 
 def cache_root(folder: str | None) -> Path:
@@ -57,7 +60,8 @@ def save_array(path: Path, array: NDArray[Any]) -> None:
     Raises:
         SuiteError: the folder cannot be written or the disk is full.
     """
-    _save(path, lambda file: numpy.save(file, array, allow_pickle=False))
+    with _written(path) as file:
+        numpy.save(file, array, allow_pickle=False)
 
 
 def open_array(path: Path) -> NDArray[Any] | None:
@@ -68,9 +72,48 @@ def open_array(path: Path) -> NDArray[Any] | None:
         return None
 
 
+def open_frames(path: Path, *, count: int, size: int) -> NDArray[numpy.uint8] | None:
+    """As ``open_array`` for ``count`` frames ``(T, S, S, 3)``: several times as fast, since nothing is parsed."""
+    try:
+        with path.open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError):
+        return None
+    if len(mapped) != HEADER + count * size * size * 3:
+        return None
+    return numpy.frombuffer(mapped, numpy.uint8, offset=HEADER).reshape(count, size, size, 3)
+
+
+@contextmanager
+def frame_file(path: Path, *, size: int) -> Iterator[Callable[[NDArray[numpy.uint8]], None]]:
+    """A function that appends frames ``(S, S, 3)`` to ``path``, which is there afterwards, whole; not after an error.
+
+    The file is numpy's own format. Frames go to it one by one: a long video need not fit into memory.
+
+    Raises:
+        SuiteError: the folder cannot be written or the disk is full.
+    """
+    count = 0
+    with _written(path) as file:
+        file.write(bytes(HEADER))
+
+        def append(frame: NDArray[numpy.uint8]) -> None:
+            nonlocal count
+            assert frame.shape == (size, size, 3)
+            file.write(frame.data)
+            count += 1
+
+        yield append
+        file.seek(0)
+        layout = {"descr": "|u1", "fortran_order": False, "shape": (count, size, size, 3)}
+        numpy.lib.format.write_array_header_1_0(file, layout)
+        assert file.tell() == HEADER
+
+
 def save_plain(path: Path, value: Any) -> None:
     """Write plain data as JSON, as ``save_array`` does it."""
-    _save(path, lambda file: file.write(json.dumps(value, ensure_ascii=False).encode()))
+    with _written(path) as file:
+        file.write(json.dumps(value, ensure_ascii=False).encode())
 
 
 def open_plain(path: Path) -> Any:
@@ -81,16 +124,19 @@ def open_plain(path: Path) -> Any:
         return None
 
 
-def _save(path: Path, write: Callable[[BinaryIO], object]) -> None:
+@contextmanager
+def _written(path: Path) -> Iterator[BinaryIO]:
+    """A file beside ``path`` that takes its place when all went well."""
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
         temporary = Path(name)
         with os.fdopen(handle, "wb") as file:
-            write(file)
+            yield file
         os.replace(temporary, path)
     except OSError as error:
+        raise SuiteError(_refusal(path.parent, error)) from None
+    finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
-        raise SuiteError(_refusal(path.parent, error)) from None

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from domains.video import sample
 from domains.video.augmentation import Augmentation, AugmentConfig
-from domains.video.cache import file_key, open_array, save_array
-from domains.video.decoding import Fit, decode
+from domains.video.cache import file_key, frame_file, open_array, open_frames, save_array
+from domains.video.decoding import Fit, decode_into
 from domains.video.files import LabelledFiles
 from domains.video.listing import Item, list_folder, read_manifest
-from domains.video.sampling import SamplingConfig, clip_length, duration_of, test_clips, train_clip
+from domains.video.sampling import Indices, SamplingConfig, clip_length, duration_of, test_clips, train_clip
 from suite.console import notice
 from suite.errors import DataError, UsageError
 from suite.seeding import mix
@@ -30,6 +30,7 @@ class Video(NamedTuple):
 
     file: Path
     times: NDArray[numpy.float64]
+    size: int
 
     def frames(self) -> Frames:
         """The frames as a read-only memory map.
@@ -37,14 +38,21 @@ class Video(NamedTuple):
         Raises:
             DataError: the cache has gone.
         """
-        found = open_array(self.file)
-        if found is None or len(found) != len(self.times):
+        found = open_frames(self.file, count=len(self.times), size=self.size)
+        if found is None:
             raise DataError(f"{self.file}: gone from the cache during the run: begin again")
         return found
 
 
+class Choice(NamedTuple):
+    """A clip: which of ``frames (T, S, S, 3)``. They are copied once, into their batch."""
+
+    frames: Frames
+    indices: Indices
+
+
 class Clip(NamedTuple):
-    """An example: its ``place`` in the split, and the ``clips`` of a video, each ``(T, S, S, 3)``.
+    """An example: its ``place`` in the split, and the ``clips`` of a video.
 
     There are none where there is a ``problem`` with the file.
     """
@@ -52,7 +60,7 @@ class Clip(NamedTuple):
     place: int
     label: int
     name: str
-    clips: list[Frames]
+    clips: list[Choice]
     problem: str | None
 
 
@@ -109,10 +117,14 @@ class ClipExamples:
             return Clip(index, label, name, [], video)
         frames = video.frames()
         if self.augmentation is None:
-            return Clip(index, label, name, [frames[chosen] for chosen in test_clips(video.times, self.sampling)], None)
-        chosen = frames[train_clip(video.times, self.sampling, seed=mix(seed, "frames"))]
-        changed = self.augmentation(torch.from_numpy(chosen).permute(0, 3, 1, 2), seed=seed)
-        return Clip(index, label, name, [changed.permute(0, 2, 3, 1).numpy()], None)
+            chosen = test_clips(video.times, self.sampling)
+            return Clip(index, label, name, [Choice(frames, indices) for indices in chosen], None)
+        clip = Choice(frames, train_clip(video.times, self.sampling, seed=mix(seed, "frames")))
+        if self.augmentation.steps is not None:
+            pixels = torch.from_numpy(frames[clip.indices]).permute(0, 3, 1, 2)
+            changed = self.augmentation(pixels, seed=seed).permute(0, 2, 3, 1).numpy()
+            clip = Choice(changed, numpy.arange(len(changed)))
+        return Clip(index, label, name, [clip], None)
 
 
 class ClipData(LabelledFiles):
@@ -210,24 +222,22 @@ class ClipData(LabelledFiles):
         return self.cache_folder / "frames" / f"{file_key(path, self.decoding)}.npy"
 
     def _cached(self, path: Path) -> Video | None:
-        if not path.is_file():
-            return None
         file = self._file(path)
-        times, frames = open_array(file.with_suffix(".times.npy")), open_array(file)
-        if times is None or frames is None or len(times) != len(frames):
+        times = open_array(file.with_suffix(".times.npy")) if path.is_file() else None
+        if times is None or open_frames(file, count=len(times), size=self.size) is None:
             return None
-        return Video(file, numpy.array(times))
+        return Video(file, numpy.array(times), self.size)
 
     def _decode(self, path: Path) -> Video | str:
         """The decoded video, or why it is none."""
+        file = self._file(path)
         try:
-            decoded = decode(path, **self.decoding)
+            with frame_file(file, size=self.size) as append:
+                times = decode_into(append, path, **self.decoding)
         except DataError as error:
             return str(error)
-        file = self._file(path)
-        save_array(file.with_suffix(".times.npy"), decoded.times)
-        save_array(file, decoded.frames)
-        return Video(file, decoded.times)
+        save_array(file.with_suffix(".times.npy"), times)
+        return Video(file, times, self.size)
 
     def examples_of(self, items: list[Item], contents: list[Any], labels: list[int], *, training: bool) -> ClipExamples:
         augmentation = self.augmentation if training else None
@@ -239,12 +249,15 @@ class ClipData(LabelledFiles):
 
     def collate(self, examples: list[Clip]) -> ClipBatch:
         count = self.sampling.test_clips if any(len(each.clips) > 1 for each in examples) else 1
-        clips = [each.clips or [numpy.zeros((0, self.size, self.size, 3), numpy.uint8)] * count for each in examples]
-        flat = [clip for each in clips for clip in each]
-        lengths = torch.tensor([len(clip) for clip in flat])
-        frames = numpy.zeros((len(flat), int(lengths.max()), self.size, self.size, 3), numpy.uint8)
-        for row, clip in enumerate(flat):
-            frames[row, : len(clip)] = clip
+        empty = Choice(numpy.zeros((0, self.size, self.size, 3), numpy.uint8), numpy.arange(0))
+        clips = [clip for each in examples for clip in each.clips or [empty] * count]
+        lengths = torch.tensor([len(clip.indices) for clip in clips])
+        frames = numpy.empty((len(clips), int(lengths.max()), self.size, self.size, 3), numpy.uint8)
+        for row, clip in zip(frames, clips, strict=True):
+            length = len(clip.indices)
+            if length:
+                numpy.take(clip.frames, clip.indices, axis=0, out=row[:length], mode="clip")  # the fastest mode
+            row[length:] = 0
         return ClipBatch(
             torch.from_numpy(frames).permute(0, 1, 4, 2, 3),
             lengths,

@@ -5,7 +5,7 @@ damaged is found by the decoder's own checks, by frames marked as corrupt, by bo
 last frame that comes too early.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -33,9 +33,25 @@ class Decoded(NamedTuple):
 def decode(
     path: Path, *, size: int, fit: Fit = "crop", stream: int | None = None, max_frames: int | None = None
 ) -> Decoded:
-    """Decode every frame of ``path``.
+    """Every frame of ``path``, as ``decode_into`` gives them."""
+    frames: list[NDArray[numpy.uint8]] = []
+    times = decode_into(frames.append, path, size=size, fit=fit, stream=stream, max_frames=max_frames)
+    return Decoded(numpy.stack(frames), times)
+
+
+def decode_into(
+    append: Callable[[NDArray[numpy.uint8]], None],
+    path: Path,
+    *,
+    size: int,
+    fit: Fit = "crop",
+    stream: int | None = None,
+    max_frames: int | None = None,
+) -> NDArray[numpy.float64]:
+    """Decode every frame of ``path`` and hand each to ``append``; gives their times ``(T,)`` in seconds.
 
     Args:
+        append: takes an RGB frame ``(S, S, 3)`` uint8, in the order they are shown.
         path: the file.
         size: height and width that frames are scaled to.
         fit: scale the shorter side and crop the middle, or stretch both sides.
@@ -49,37 +65,45 @@ def decode(
     if not path.is_file():
         raise DataError("no such file" if not path.exists() else "a folder or device where a file is needed")
     try:
-        if not path.stat().st_size:
-            raise DataError("the file is empty")
-        missing = missing_bytes(path)
-        if missing:
-            raise DataError(f"cut: the last {missing:,} bytes are missing")
+        size_there, missing = path.stat().st_size, missing_bytes(path)
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})") from None
+    if not size_there:
+        raise DataError("the file is empty")
+    if missing:
+        raise DataError(f"cut: the last {missing:,} bytes are missing")
+    try:
         with av.open(str(path), metadata_errors="ignore") as container:
-            return _decode(container, size=size, fit=fit, stream=stream, max_frames=max_frames)
+            return _decode(append, container, size=size, fit=fit, stream=stream, max_frames=max_frames)
     except av.FFmpegError as error:
         raise DataError(f"damaged, or not a video ({error.strerror})") from None
-    except (OSError, MemoryError) as error:
-        raise DataError(f"cannot be read ({getattr(error, 'strerror', None) or 'not enough memory'})") from None
 
 
-def _decode(container: Any, *, size: int, fit: Fit, stream: int | None, max_frames: int | None) -> Decoded:
+def _decode(
+    append: Callable[[NDArray[numpy.uint8]], None],
+    container: Any,
+    *,
+    size: int,
+    fit: Fit,
+    stream: int | None,
+    max_frames: int | None,
+) -> NDArray[numpy.float64]:
     chosen = _stream_of(container, stream)
-    frames: list[NDArray[numpy.uint8]] = []
     times: list[float] = []
     end, aspect, scaler = 0.0, _aspect(chosen), VideoReformatter()
     for frame in _frames(container, chosen):
-        if max_frames is not None and len(frames) == max_frames:
+        if max_frames is not None and len(times) == max_frames:
             raise DataError(f"more than {max_frames:,} frames (data.max_frames)")
-        frames.append(to_square(frame, size=size, fit=fit, aspect=aspect, scaler=scaler))
+        append(to_square(frame, size=size, fit=fit, aspect=aspect, scaler=scaler))
         time = _time(frame, len(times), chosen)
         times.append(time)
         end = max(end, time + float((frame.duration or 0) * (frame.time_base or 0)))
-    if not frames:
+    if not times:
         raise DataError("there is no frame in it")
     _check_end(container, chosen, end)
     # Frames come in the order they are shown; old containers give some of them the time of another.
     clock = numpy.sort(numpy.array(times, dtype=numpy.float64))
-    return Decoded(numpy.stack(frames), clock - clock[0])
+    return clock - clock[0]
 
 
 def _stream_of(container: Any, number: int | None) -> Any:

@@ -66,8 +66,10 @@ def clip_length(count: int, duration: float, config: SamplingConfig) -> int:
 
 def train_clip(times: NDArray[numpy.float64], config: SamplingConfig, *, seed: int) -> Indices:
     """Frames of a clip drawn from ``seed``: a place in each part (uniform), where it begins (dense)."""
-    draw = numpy.random.default_rng(seed)
     length = clip_length(len(times), duration_of(times), config)
+    if config.kind == "all":
+        return _in_row(times, length, 0.0, config)
+    draw = numpy.random.default_rng(seed)
     if config.kind == "uniform":
         return _in_parts(times, length, draw.random(length), config)
     return _in_row(times, length, float(draw.random()), config)

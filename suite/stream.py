@@ -261,7 +261,7 @@ class CarriedModule(SuiteModule):
             if split == "train" and self.state_reset:
                 state = self._reset(state)
         output, final = self.compute_chunk(batch, state)
-        self._carried[split] = tuple(part.detach() for part in final)
+        self._carried[split] = _finite_rows(tuple(part.detach() for part in final))
         return output
 
     def _reset(self, state: State) -> State:
@@ -288,6 +288,13 @@ class CarriedModule(SuiteModule):
                 "use as many devices as before, or begin a new run"
             )
         self._carried["train"] = tuple(states[self.trainer.global_rank])
+
+
+def _finite_rows(state: State) -> State:
+    """Rows that are not finite are emptied: a batch whose step is skipped must not spoil all that follow it."""
+    rows = state[0].size(0)
+    broken = torch.stack([~torch.isfinite(part).view(rows, -1).all(dim=1) for part in state]).any(dim=0)
+    return tuple(part.masked_fill(broken.view(-1, *[1] * (part.dim() - 1)), 0.0) for part in state)
 
 
 def _gather(state: State) -> Sequence[State]:

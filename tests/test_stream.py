@@ -1,6 +1,7 @@
 """Truncated back-propagation: order of chunks, the carried state against one pass and against a plain loop."""
 
 import itertools
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy
@@ -258,3 +259,23 @@ def test_errors() -> None:
     with pytest.raises(UsageError, match=r"data\.eval_tracks is 0"):
         data(eval_tracks=0)
     assert numpy.array_equal(Chunks(3, chunk_length=100, seed=None).lengths, [3])
+
+
+def test_a_state_that_is_not_finite_is_emptied_and_others_go_on() -> None:
+    """Otherwise one bad batch would make every later step of its track one that has to be skipped."""
+    seen: list[Any] = []
+
+    class Breaking(CarriedModule):
+        def compute_chunk(self, batch: Any, state: Any) -> Any:
+            seen.append(state)
+            final = (torch.tensor([[[1.0, 2.0]], [[3.0, 4.0]], [[5.0, 6.0]]]), torch.ones(3, 1, 2))
+            final[0][1, 0, 0] = float("nan")
+            final[1][2, 0, 1] = float("inf")
+            return StepOutput(torch.zeros(()), torch.ones(())), final
+
+    module = Breaking({})
+    module.compute_in("train", SimpleNamespace(begins=True))
+    module.compute_in("train", SimpleNamespace(begins=False))
+    kept = seen[1]
+    assert torch.equal(kept[0], torch.tensor([[[1.0, 2.0]], [[0.0, 0.0]], [[0.0, 0.0]]]))
+    assert torch.equal(kept[1], torch.tensor([[[1.0, 1.0]], [[0.0, 0.0]], [[0.0, 0.0]]]))

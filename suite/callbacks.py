@@ -145,6 +145,8 @@ class StepLog(Callback):
             "train/lr": float(trainer.optimizers[0].param_groups[0]["lr"]),
             f"train/{module.unit}_per_second": self._timed_weight / max(self._seconds, 1e-9),
         }
+        if module.tuning is not None:
+            self.latest["train/layer_groups"] = float(module.tuning.count)
         self.loss = self.weight = self.norm = 0.0
         self.steps, self._seconds, self._timed_weight = 0, 0.0, 0.0
         self._start_clock()

@@ -23,9 +23,15 @@ RECORD_KEY = "suite"
 _PACKAGES = ("torch", "lightning", "torchmetrics", "tokenizers", "sequence-suite")
 
 
-def make_record(*, settings: dict[str, Any], assets: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint says beside its tensors: enough to build the model again and to refuse what does not fit."""
-    return {"format": FORMAT, "settings": settings, "assets": assets, "versions": {n: version(n) for n in _PACKAGES}}
+def make_record(
+    *, settings: dict[str, Any], assets: dict[str, Any], source: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """What a checkpoint says beside its tensors: enough to build the model again and to refuse what does not fit.
+
+    ``source`` says which checkpoint a fine-tuned model began with.
+    """
+    record = {"format": FORMAT, "settings": settings, "assets": assets, "versions": {n: version(n) for n in _PACKAGES}}
+    return record if source is None else {**record, "source": source}
 
 
 def digest_path(path: Path) -> Path:

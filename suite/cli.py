@@ -61,11 +61,11 @@ def _fail(verb: str, arguments: Sequence[str], error: Exception, status: int) ->
 
 
 def _run(verb: str, arguments: list[str], domains: Domains) -> None:
-    if verb == "fit":
+    if verb in ("fit", "finetune"):
         domain = peek_domain(arguments, domains.available())
         from suite.fitting import fit
 
-        fit(arguments, domain, domains)
+        fit(arguments, domain, domains, verb=verb)
     elif verb == "evaluate":
         from suite.evaluation import evaluate
 

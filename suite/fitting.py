@@ -19,6 +19,8 @@ from suite.console import is_first_process, notice
 from suite.data import SuiteDataModule
 from suite.domain import Domain, Task
 from suite.errors import UsageError
+from suite.finetune import Source, open_source
+from suite.layer_groups import FinetuneConfig
 from suite.metrics_file import MetricsFile
 from suite.module import SuiteModule
 from suite.optim import OptimConfig
@@ -32,8 +34,8 @@ from suite.wandb_logger import read_run_id
 _NOT_SETTINGS = ("config", "resume", "debug", "name", "runs")
 
 
-def fit(arguments: Sequence[str], domain_name: str, domains: Domains) -> None:
-    """Train, test the best checkpoint, and say what to do next.
+def fit(arguments: Sequence[str], domain_name: str, domains: Domains, *, verb: str = "fit") -> None:
+    """Train, test the best checkpoint, and say what to do next; ``finetune`` begins with the weights of a source.
 
     Raises:
         SuiteError: anything that a user can cause; see the message.
@@ -43,44 +45,65 @@ def fit(arguments: Sequence[str], domain_name: str, domains: Domains) -> None:
     name = peek_task(arguments) or domain.default
     defaults = domains.configs / domain.name / ("default.yaml" if name == domain.default else f"{name}.yaml")
     domain.task(name)
-    parser = fit_parser(domain, name, defaults=defaults)
-    config = parser.parse_args(recipes_first(arguments))
-    source = None
+    parser = fit_parser(domain, name, defaults=defaults, verb=verb)
+    # What --print_config is to print of a fine-tuning run is known once its source is.
+    config = parser.parse_args([each for each in recipes_first(arguments) if verb == "fit" or each != "--print_config"])
+    source, origin = None, None
     if config.resume is not None:
         source = run_folder.find_checkpoint(config.resume, Path(config.runs), domain.name)
-        parser, config = _parse_over(arguments, domain, name, source)
+        parser, config = _parse_over(arguments, domain, name, source, verb=verb)
     else:
         run_folder.check_name(Path(config.runs), domain.name, config.name)
+        if verb == "finetune":
+            policy = FinetuneConfig(**vars(config.finetune))
+            origin = open_source(config.source, config=policy, domain=domain, load=domains.load)
+            taken = json.dumps(origin.defaults(domain.task(name)))
+            config = parser.parse_args(["--config", taken, *recipes_first(arguments)])
     settings = settings_of(config, without=_NOT_SETTINGS)
     run = parser.instantiate(config)
     tracking = TrackingConfig(**vars(run.tracking))
     check_online(resolve_mode(tracking))
-    _train(run, settings, domain=domain, task=domain.task(name), tracking=tracking, source=source)
+    _train(run, settings, domain=domain, task=domain.task(name), tracking=tracking, source=source, origin=origin)
 
 
-def _parse_over(arguments: Sequence[str], domain: Domain, task: str, source: Path) -> tuple[SuiteParser, Any]:
+def _parse_over(
+    arguments: Sequence[str], domain: Domain, task: str, source: Path, *, verb: str
+) -> tuple[SuiteParser, Any]:
     """The command line read over the settings of a checkpoint instead of the defaults; differences are refused."""
     old = read(source)[RECORD_KEY]["settings"]
     if (old["domain"], old["task"]) != (domain.name, task):
         raise UsageError(
             f"{source} is of --domain {old['domain']} --task {old['task']}, not of {domain.name} {task}: name that one"
         )
-    parser = fit_parser(domain, task, defaults=None)
+    if verb == "finetune" and verb not in old:
+        raise UsageError(f"{source} is of a run that began with fit.py: go on with that, or name it as --source")
+    # A run that was fine-tuned goes on by either command: its source is not needed any more.
+    parser = fit_parser(domain, task, defaults=None, verb="finetune" if "finetune" in old else "fit")
     config = parser.parse_args(["--config", json.dumps(old), *recipes_first(arguments)])
     refuse_changes(old, settings_of(config, without=_NOT_SETTINGS))
     return parser, config
 
 
 def _train(
-    run: Any, settings: dict[str, Any], *, domain: Domain, task: Task, tracking: TrackingConfig, source: Path | None
+    run: Any,
+    settings: dict[str, Any],
+    *,
+    domain: Domain,
+    task: Task,
+    tracking: TrackingConfig,
+    source: Path | None,
+    origin: Source | None,
 ) -> None:
     torch.set_num_threads(run.threads)
     seed_everything(run.seed, "weights")
     checkpoint = read(source) if source else None
     assets = checkpoint[RECORD_KEY]["assets"] if checkpoint else None
+    if origin is not None:
+        assets = origin.assets_for(task)
     data = task.data(**vars(run.data), seed=run.seed, assets=assets)
     module = build_module(run, task, data.assets)
     module.optim.check()
+    report = origin.hand_over(module, settings) if origin else None
     # What is wrong with the data is said before there is a run.
     batches = {split: len(data.loader(split, shuffle=False)) for split in ("train", "val")}
     if batches["train"] == 1:
@@ -88,7 +111,11 @@ def _train(
         notice(f"data: the {count} training examples fit one batch: every epoch is a single step")
     folder = source.parent.parent if source else run_folder.create(Path(run.runs), domain.name, run.name)
     try:
-        _run_in(folder, run, settings, module, data, tracking=tracking, checkpoint=checkpoint, source=source)
+        if origin and report:
+            origin.announce(folder, report)
+        before = origin.record if origin else checkpoint[RECORD_KEY].get("source") if checkpoint else None
+        record = make_record(settings=settings, assets=data.assets, source=before)
+        _run_in(folder, run, record, module, data, tracking=tracking, checkpoint=checkpoint, source=source)
     finally:
         run_folder.discard_empty(folder)
 
@@ -96,7 +123,7 @@ def _train(
 def _run_in(
     folder: Path,
     run: Any,
-    settings: dict[str, Any],
+    record: dict[str, Any],
     module: SuiteModule,
     data: SuiteDataModule,
     *,
@@ -104,8 +131,9 @@ def _run_in(
     checkpoint: dict[str, Any] | None,
     source: Path | None,
 ) -> None:
-    loggers = _build_loggers(tracking, folder, settings, checkpoint)
-    record = make_record(settings=settings, assets=data.assets)
+    settings = record["settings"]
+    followed = {**settings, "source": record["source"]} if "source" in record else settings
+    loggers = _build_loggers(tracking, folder, followed, checkpoint)
     trainer = build_trainer(run, folder, record=record, module=module, loggers=loggers)
     if is_first_process():
         (folder / run_folder.CONFIG).write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
@@ -143,7 +171,10 @@ def _fit(trainer: Trainer, module: SuiteModule, data: SuiteDataModule, *, source
 def build_module(run: Any, task: Task, assets: dict[str, Any]) -> SuiteModule:
     """The module of an instantiated command line."""
     extra = {} if task.decoding is None else {"decoding": task.decoding(**vars(run.decoding))}
-    return task.module(assets, **vars(run.model), optim=OptimConfig(**vars(run.optim)), **extra)
+    module = task.module(assets, **vars(run.model), optim=OptimConfig(**vars(run.optim)), **extra)
+    if "finetune" in run:
+        module.tune(FinetuneConfig(**vars(run.finetune)))
+    return module
 
 
 def _build_loggers(

@@ -15,6 +15,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from suite.layer_groups import FinetuneConfig, Tuning
 from suite.metrics import WeightedMean
 from suite.optim import OptimConfig, build_optimizer, finish_gradients
 
@@ -48,12 +49,15 @@ class SuiteModule(LightningModule):
     monitor: ClassVar[str] = "val/loss"
     monitor_mode: ClassVar[Literal["min", "max"]] = "min"
     unit: ClassVar[str] = "samples"
+    fresh_keys: ClassVar[tuple[str, ...]] = ()
+    """Weights that may begin anew in fine-tuning, such as a head: names, with * for any part."""
 
     def __init__(self, assets: dict[str, Any], *, optim: OptimConfig | None = None) -> None:
         super().__init__()
         self.assets = assets
         self.optim = optim or OptimConfig()
         self.last_step: TrainingStep | None = None
+        self.tuning: Tuning | None = None
         self.kept: list[dict[str, Any]] | None = None
         self._totals: list[Tensor] = []
         self.evaluation = nn.ModuleDict(
@@ -98,6 +102,28 @@ class SuiteModule(LightningModule):
         """A result of ``predict_step`` as the lines of ``--format text``."""
         raise NotImplementedError
 
+    def layer_groups(self) -> list[tuple[str, list[nn.Module]]]:
+        """Names and modules that fine-tuning freezes together, from the input upwards.
+
+        What no group names belongs to the topmost; what two share, to the upper one.
+        """
+        return [("all", [self])]
+
+    def adapt_source(self, state_dict: dict[str, Tensor], source_assets: dict[str, Any]) -> dict[str, Tensor]:
+        """A source's weights by this module's names, with rows for this module's vocabularies and labels.
+
+        What is left out here is reported, and is no error. ``suite.transfer.RowMap`` does rows.
+        """
+        return state_dict
+
+    def tune(self, config: FinetuneConfig) -> None:
+        """Train by layer group from now on.
+
+        Raises:
+            UsageError: the policy does not fit the module's groups.
+        """
+        self.tuning = Tuning(self, self.layer_groups(), config=config)
+
     def training_step(self, batch: Any, batch_index: int) -> Tensor:
         output = self.compute(batch)
         self._totals.append(torch.stack([output.loss_sum.detach().float(), output.weight.float()]))
@@ -113,6 +139,8 @@ class SuiteModule(LightningModule):
         """Divide by the whole weight, add penalties, measure the norm and clip: called before each optimiser step."""
         totals = torch.stack(self._totals).sum(dim=0)
         self._totals.clear()
+        if self.tuning is not None:
+            self.tuning.drop_gradients()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(totals)
         loss_sum, weight = totals.unbind()
@@ -142,4 +170,4 @@ class SuiteModule(LightningModule):
             self.log(f"{split}/{name}", cast(Metric, metric), on_step=False, on_epoch=True, batch_size=1)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return build_optimizer(self, self.optim)
+        return build_optimizer(self, self.optim, layers=None if self.tuning is None else self.tuning.layers())

@@ -88,17 +88,26 @@ class OptimConfig:
             raise UsageError(f"optim.schedule {self.schedule} brings its own warm-up: leave optim.warmup_steps 0")
 
 
-def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """The optimiser over the trainable parameters of ``module``; weight decay on matrices only, biases apart."""
+def build_optimizer(
+    module: nn.Module, config: OptimConfig, *, layers: Sequence[tuple[Sequence[nn.Parameter], float]] | None = None
+) -> torch.optim.Optimizer:
+    """The optimiser over the trainable parameters of ``module``; weight decay on matrices only, biases apart.
+
+    ``layers`` gives parameters with the share of ``config.lr`` that is their highest learning rate; without it all of
+    the module's have the whole.
+    """
     config.check()
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    matrices = [parameter for parameter in parameters if parameter.dim() > 1]
-    vectors = [parameter for parameter in parameters if parameter.dim() <= 1]
-    groups = [
-        {"params": group, "weight_decay": decay}
-        for group, decay in ((matrices, config.weight_decay), (vectors, 0.0))
-        if group
-    ]
+    groups = []
+    for chosen, share in layers if layers is not None else [(list(module.parameters()), 1.0)]:
+        parameters = [parameter for parameter in chosen if parameter.requires_grad]
+        matrices = [parameter for parameter in parameters if parameter.dim() > 1]
+        vectors = [parameter for parameter in parameters if parameter.dim() <= 1]
+        rate = config.lr * share
+        groups += [
+            {"params": group, "weight_decay": decay, "lr": rate, "highest_lr": rate}
+            for group, decay in ((matrices, config.weight_decay), (vectors, 0.0))
+            if group
+        ]
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov, fused=True)
     if config.name == "adagrad":

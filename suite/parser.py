@@ -17,6 +17,7 @@ from lightning.pytorch import Trainer
 from suite.config import plain
 from suite.domain import Domain, Task
 from suite.errors import UsageError
+from suite.layer_groups import FinetuneConfig
 from suite.optim import OptimConfig
 from suite.tracking import TrackingConfig
 
@@ -29,6 +30,10 @@ _OWNED = {
 # What a run that predicts or evaluates still has a say in.
 _EVALUATION_TRAINER = {"accelerator", "devices", "num_nodes", "strategy", "precision"}
 _FIXED = {"assets", "optim", "decoding", "seed"}
+_USAGE = {
+    "fit": "fit.py --domain NAME [-c RECIPE] [--model.x ...] [--data.y ...]",
+    "finetune": "finetune.py --domain NAME --source CHECKPOINT [-c RECIPE] [--finetune.x ...] [--model.y ...]",
+}
 
 
 class SuiteParser(ArgumentParser):
@@ -110,8 +115,8 @@ def _add_source(parser: SuiteParser, domain: Domain, task: str | None) -> None:
     parser.add_argument("--task", type=tasks, default=task or domain.default, help="What to train in it.")
 
 
-def fit_parser(domain: Domain, task_name: str, *, defaults: Path | None) -> SuiteParser:
-    """The parser of ``fit``: run, model, data, optimiser, tracking, trainer, in that order.
+def fit_parser(domain: Domain, task_name: str, *, defaults: Path | None, verb: str = "fit") -> SuiteParser:
+    """The parser of ``fit`` and ``finetune``: run, (source,) model, data, optimiser, tracking, trainer, in that order.
 
     Raises:
         UsageError: the file of defaults is missing.
@@ -120,9 +125,10 @@ def fit_parser(domain: Domain, task_name: str, *, defaults: Path | None) -> Suit
     if defaults is not None and not defaults.is_file():
         raise UsageError(f"{defaults}: the defaults of {domain.name} {task_name} are missing: restore the file")
     parser = SuiteParser(
-        prog="fit.py", allow_abbrev=False, usage="fit.py --domain NAME [-c RECIPE] [--model.x ...] [--data.y ...]",
+        prog=f"{verb}.py", allow_abbrev=False, usage=_USAGE[verb],
         default_config_files=[str(defaults)] if defaults else [],
-        description=f"Train {task_name} in domain {domain.name}. Precedence: flag, recipe (-c), {_shown(defaults)}.",
+        description=f"Train {task_name} in domain {domain.name}. Precedence: flag, recipe (-c), "
+        f"{'settings of the source, ' if verb == 'finetune' else ''}{_shown(defaults)}.",
     )  # fmt: skip
     _add_source(parser, domain, task_name)
     parser.add_argument("-c", "--config", action="config", help="A recipe: a YAML file of the settings below.")
@@ -150,6 +156,13 @@ def fit_parser(domain: Domain, task_name: str, *, defaults: Path | None) -> Suit
         "--samples", type=NonNegativeInt, default=8, help="Validation examples shown after each validation."
     )
     parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
+    if verb == "finetune":
+        parser.add_argument(
+            "--source", type=str | None, default=None,
+            help="The weights to begin with: a checkpoint, or a run folder (its best one). Settings of the model are "
+            "those of the source where nothing else is given.",
+        )  # fmt: skip
+        parser.add_class_arguments(FinetuneConfig, "finetune", instantiate=False)
     _add_settings(parser, task)
     parser.add_class_arguments(OptimConfig, "optim", instantiate=False)
     parser.add_class_arguments(TrackingConfig, "tracking", instantiate=False)

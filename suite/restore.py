@@ -39,11 +39,16 @@ def load_module(path: str | Path, *, load: Callable[[str], Any], decoding: Any =
     """
     path = best_of(str(path))
     checkpoint = read(path)
-    task = _task_of(checkpoint[RECORD_KEY]["settings"], load, path)
+    task = task_of(checkpoint[RECORD_KEY]["settings"], load, path)
     return _module_of(checkpoint, task, decoding, path)
 
 
-def _task_of(settings: dict[str, Any], load: Callable[[str], Any], path: str | Path) -> Task:
+def task_of(settings: dict[str, Any], load: Callable[[str], Any], path: str | Path) -> Task:
+    """The task that a checkpoint's settings name.
+
+    Raises:
+        CheckpointError: settings that are not whole, or a task that is not known here.
+    """
     missing = {"domain", "task", "model", "data", "optim", "seed"} - settings.keys()
     if missing:
         raise CheckpointError(f"{path}: its settings lack {', '.join(sorted(missing))}: use another checkpoint")
@@ -97,7 +102,7 @@ def restore(
     path = best_of(_peek(verb, arguments))
     checkpoint = read(path)
     settings = checkpoint[RECORD_KEY]["settings"]
-    task = _task_of(settings, domains.load, path)
+    task = task_of(settings, domains.load, path)
     refuse_trained(arguments, task)
     parser = checkpoint_parser(verb, task, add=add)
     kept = {key: value for key, value in settings["data"].items() if key not in task.data.trained_settings}

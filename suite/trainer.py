@@ -17,6 +17,7 @@ from suite.module import SuiteModule
 from suite.progress import build_progress
 from suite.run_folder import CHECKPOINTS
 from suite.samples import Samples
+from suite.unfreezing import Unfreezing
 
 
 def quiet_libraries() -> None:
@@ -59,6 +60,8 @@ def build_trainer(
         RunCheckpoints(folder / CHECKPOINTS, record=record, every_n_steps=config.checkpoint_every),
         *(users if isinstance(users, list) else [users]),
     ]
+    if module.tuning is not None:
+        callbacks.append(Unfreezing())
     if config.patience is not None:
         callbacks.append(EarlyStopping(module.monitor, mode=module.monitor_mode, patience=int(config.patience)))
     if options.pop("enable_progress_bar") is not False:

@@ -12,6 +12,7 @@ import torch
 
 import domains
 from tests.commands import ROOT, trained
+from tests.finetuned import source_of
 
 pytestmark = pytest.mark.distributed
 
@@ -26,8 +27,8 @@ FLAGS: dict[str, list[str]] = {
 }  # fmt: skip
 
 
-def fit(domain: str, name: str, folder: Path, flags: list[str]) -> Path:
-    command = [sys.executable, "-m", "tests.interrupted", "never", "fit", "--domain", domain, "--runs", str(folder)]
+def fit(domain: str, name: str, folder: Path, flags: list[str], *, verb: str = "fit") -> Path:
+    command = [sys.executable, "-m", "tests.interrupted", "never", verb, "--domain", domain, "--runs", str(folder)]
     command += ["--name", name, "--tracking.mode=disabled", "--trainer.accelerator=cpu", *FLAGS[domain], *flags]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("SUITE_RUN")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
@@ -40,19 +41,42 @@ def rows(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("domain", ["toy", *domains.available()])
-@pytest.mark.parametrize("accumulate", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_two_processes_equal_one(domain: str, accumulate: int, tmp_path: Path) -> None:
-    common = [f"--trainer.accumulate_grad_batches={accumulate}"]
-    one = fit(domain, "one", tmp_path, ["--data.batch_size=16", *common])
-    two = fit(
-        domain, "two", tmp_path, ["--data.batch_size=8", "--trainer.devices=2", "--trainer.strategy=ddp", *common]
-    )
+def assert_two_equal_one(domain: str, folder: Path, common: list[str], *, verb: str = "fit") -> tuple[Path, Path]:
+    """Train once by one process and once by two; weights and figures are the same."""
+    one = fit(domain, "one", folder, ["--data.batch_size=16", *common], verb=verb)
+    both = ["--data.batch_size=8", "--trainer.devices=2", "--trainer.strategy=ddp", *common]
+    two = fit(domain, "two", folder, both, verb=verb)
     first, second = (torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (one, two))
     assert first["global_step"] == second["global_step"] > 0
     for name, weight in first["state_dict"].items():
         torch.testing.assert_close(second["state_dict"][name], weight, rtol=1e-4, atol=1e-5, msg=name)
     compare(rows(one), rows(two))
+    return one, two
+
+
+@pytest.mark.parametrize("domain", ["toy", *domains.available()])
+@pytest.mark.parametrize("accumulate", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_two_processes_equal_one(domain: str, accumulate: int, tmp_path: Path) -> None:
+    assert_two_equal_one(domain, tmp_path, [f"--trainer.accumulate_grad_batches={accumulate}"])
+
+
+# All groups thaw, one by one; or the lower ones never do, and the strategy is not to wait for them.
+GRADUAL, TOP = ["--finetune.unfreeze=steps", "--finetune.unfreeze_every=2"], ["--finetune.groups=1"]
+TUNED = [("toy", GRADUAL), ("toy", TOP), *((name, GRADUAL) for name in domains.available())]
+TUNED += [pytest.param(name, TOP, marks=pytest.mark.slow) for name in domains.available()]  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("domain", "policy"), TUNED)
+def test_two_processes_fine_tune_as_one(domain: str, policy: list[str], tmp_path: Path) -> None:
+    source = source_of(domain, [*FLAGS[domain], "--data.batch_size=16"])
+    common = [f"--source={source}", "--finetune.lr_factor=0.5", "--optim.weight_decay=0.1", *policy]
+    runs = assert_two_equal_one(domain, tmp_path, common, verb="finetune")
+    states = [
+        torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["optimizer_states"][0]["state"] for run in runs
+    ]
+    assert states[0].keys() == states[1].keys()
+    counts = [sorted({int(each["step"]) for each in state.values()}) for state in states]
+    assert counts[0] == counts[1], "parameters were updated in other steps"
 
 
 def compare(first: list[dict[str, str]], second: list[dict[str, str]]) -> None:

@@ -9,16 +9,27 @@ import pytest
 import domains
 from suite.cli import CONFIGS, peek_domain
 from suite.parser import fit_parser, recipes_first
-from tests.commands import ROOT, run, trained
+from tests.commands import QUIET, ROOT, pairs_of, run, trained
 
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
-COMMANDS = [line.split("  #")[0].strip() for line in re.findall(r"^    (\S.*scripts/.*)$", TEXT, flags=re.MULTILINE)]
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8").replace("\\\n", " ")
+
+
+def commands_of(text: str) -> list[str]:
+    return [line.split("  #")[0].strip() for line in re.findall(r"^    (\S.*scripts/.*)$", text, flags=re.MULTILINE)]
+
+
+TEXT = read("README.md")
+COMMANDS = commands_of(TEXT)
+TUNING = [each for each in [*COMMANDS, *commands_of(read("docs/finetuning.md"))] if "finetune.py" in each]
 
 
 def test_there_are_commands_of_each_kind() -> None:
     assert {re.search(r"scripts/(\w+)\.py", command).group(1) for command in COMMANDS} == {  # type: ignore[union-attr]
-        "fit", "evaluate", "predict", "benchmark",
+        "fit", "evaluate", "predict", "finetune", "benchmark",
     }  # fmt: skip
+    assert len(TUNING) > 3
 
 
 @pytest.mark.parametrize("command", [each for each in COMMANDS if "scripts/fit.py" in each and "--help" not in each])
@@ -30,7 +41,9 @@ def test_fit_commands_parse(command: str, monkeypatch: pytest.MonkeyPatch) -> No
     parser.parse_args(recipes_first(arguments))
 
 
-@pytest.mark.parametrize("command", [each for each in COMMANDS if "NAME" in each and "fit.py" not in each])
+@pytest.mark.parametrize(
+    "command", [each for each in COMMANDS if "runs/" in each and re.search("evaluate|predict", each)]
+)
 def test_commands_on_a_run(command: str, tmp_path: Path) -> None:
     verb, rest = re.search(r"scripts/(\w+)\.py (.*)", command).groups()  # type: ignore[union-attr]
     arguments = [
@@ -40,6 +53,20 @@ def test_commands_on_a_run(command: str, tmp_path: Path) -> None:
     ran = run(verb, *arguments, stdin=b"A dog is sleeping.\n")
     assert ran.status == 0, ran
     assert ran.lines
+
+
+@pytest.mark.parametrize("command", sorted(set(TUNING)))
+def test_finetune_commands_run(command: str, tmp_path: Path) -> None:
+    """As they stand, but for the run that they go on from, the size of the sample and the number of steps."""
+    pairs, rows = tmp_path / "pairs.tsv", [("english", "german"), *pairs_of("train", 60)]
+    pairs.write_text("".join(f"{source}\t{target}\n" for source, target in rows), encoding="utf-8")
+    given = {"runs/translation/NAME": str(trained()), "pairs.tsv": str(pairs)}
+    arguments = [given.get(word, word) for word in shlex.split(command.split("scripts/finetune.py", 1)[1])]
+    short = [f"--trainer.{name}=1" for name in ("max_steps", "limit_val_batches", "limit_test_batches")]
+    size = [] if "files" in arguments else ["--data.sample_size=60"]
+    ran = run("finetune", *arguments, *short, *size, *QUIET, "--runs", tmp_path / "runs")
+    assert ran.status == 0, ran.err
+    assert "Source " in ran.err
 
 
 def test_make_targets_exist() -> None:

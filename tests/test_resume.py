@@ -26,12 +26,12 @@ DOMAIN_FLAGS: dict[str, list[str]] = {
 MOMENTS = ["on_train_batch_end:5", "on_validation_batch_end:1", "on_train_epoch_end:1", "on_train_epoch_start:2"]
 
 
-def in_a_process(when: str, arguments: list[str], *, steps: Path) -> int:
-    """Run ``fit`` in a process of its own, forked so that nothing is imported again; gives its exit code."""
+def in_a_process(when: str, arguments: list[str], *, steps: Path, verb: str = "fit") -> int:
+    """Run a verb in a process of its own, forked so that nothing is imported again; gives its exit code."""
 
     def work() -> None:
         os.environ["STEPS_FILE"] = str(steps)
-        os._exit(run(when, "fit", arguments))
+        os._exit(run(when, verb, arguments))
 
     process = multiprocessing.get_context("fork").Process(target=work)
     process.start()
@@ -62,18 +62,26 @@ def digest(path: Path) -> tuple[int, str]:
 
 
 def check(
-    domain: str, moment: str, tmp_path: Path, *, first: list[str], then: list[str] | None = None, every: int = 2
+    domain: str,
+    moment: str,
+    tmp_path: Path,
+    *,
+    first: list[str],
+    then: list[str] | None = None,
+    every: int = 2,
+    verb: str = "fit",
 ) -> None:
-    """Compare a run that is killed at ``moment`` and goes on with one that is not."""
+    """Compare a run of ``verb`` that is killed at ``moment`` and goes on with one that is not."""
     flags = ["--domain", domain, "--runs", str(tmp_path), "--tracking.mode=disabled", *DOMAIN_FLAGS.get(domain, [])]
     flags += [f"--checkpoint_every={every}", *first]
     whole, before, after = (tmp_path / f"{name}.steps" for name in ("whole", "before", "after"))
-    assert in_a_process("never", [*flags, "--name=whole"], steps=whole) == 0
-    assert in_a_process(f"{moment}:SIGKILL", [*flags, "--name=cut"], steps=before) == -9
+    assert in_a_process("never", [*flags, "--name=whole"], steps=whole, verb=verb) == 0
+    assert in_a_process(f"{moment}:SIGKILL", [*flags, "--name=cut"], steps=before, verb=verb) == -9
     run_folder = tmp_path / domain / "cut"
     checkpoint = torch.load(run_folder / "checkpoints" / "last.ckpt", weights_only=True)
     batches_done = _batches_done(checkpoint)
-    assert in_a_process("never", [*flags, *(then or []), f"--resume={run_folder}"], steps=after) == 0
+    again = [*flags, *(then or []), f"--resume={run_folder}"]
+    assert in_a_process("never", again, steps=after, verb=verb) == 0
     last = Path("checkpoints") / "last.ckpt"
     assert digest(run_folder / last) == digest(tmp_path / domain / "whole" / last)
     # Exactly the missing batches were made: none left out, none made twice.

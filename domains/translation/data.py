@@ -238,7 +238,8 @@ class TranslationData(SuiteDataModule):
         if split != "train" and files:
             self._pairs[split] = self._read_files(files, split)
             return
-        assert self.files["train"] is not None
+        if not self.files["train"]:
+            raise UsageError(f"--data.dataset files needs --data.train or --data.{split}: a table or two text files")
         pairs = self._read_files(self.files["train"], "train")
         missing = [name for name in ("val", "test") if not self.files[name]]
         if missing:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal, cast
 
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric
 
 from domains.translation.data import PairBatch, tokenizers_from
@@ -21,7 +21,8 @@ from suite.metrics import CorpusBLEU, CorpusCHRF, ExactMatch, Perplexity
 from suite.module import StepOutput, SuiteModule
 from suite.optim import OptimConfig
 from suite.sequence import length_mask
-from suite.vocabulary import BOS, EOS, PAD, Tokenizer
+from suite.transfer import RowMap
+from suite.vocabulary import BOS, EOS, PAD, SPECIALS, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,33 @@ class TranslationModule(SuiteModule):
         if found.tokens.size(1) > 1:
             result["n_best"] = n_best[:1] if empty else n_best
         return result
+
+    def layer_groups(self) -> list[tuple[str, list[nn.Module]]]:
+        """Source embedding, encoder, decoder, output; an embedding that is also the output layer goes with that."""
+        network = self.network
+        groups: list[tuple[str, list[nn.Module]]] = [("encoder", [network.encoder])]
+        groups.append(("decoder", [network.bridge, network.decoder]))
+        groups.append(("output", [network.to_embedding]))
+        if network.tie == "none":
+            groups[1][1].append(network.target_embedding)
+        # One matrix for all three belongs to the output alone.
+        return groups if network.tie == "all" else [("source_embedding", [network.source_embedding]), *groups]
+
+    def adapt_source(self, state_dict: dict[str, Tensor], source_assets: dict[str, Any]) -> dict[str, Tensor]:
+        """Rows of embeddings and output layer by token; a token that the source has not gets the mean of all."""
+        source, target = (
+            RowMap(old.pieces, new.pieces, what=f"{side} vocabulary", specials=len(SPECIALS))
+            for side, old, new in zip(
+                ("source", "target"),
+                tokenizers_from(source_assets),
+                (self.source_tokenizer, self.target_tokenizer),
+                strict=True,
+            )
+        )
+        maps = {"source_embedding.weight": source}
+        maps |= dict.fromkeys(("target_embedding.weight", "output_bias", "separate_output"), target)
+        keys = {f"network.{name}": rows for name, rows in maps.items()}
+        return {key: keys[key](weight) if key in keys else weight for key, weight in state_dict.items()}
 
     def make_metrics(self) -> dict[str, Metric]:
         return {"perplexity": Perplexity(), "bleu": CorpusBLEU(), "chrf": CorpusCHRF(), "exact": ExactMatch()}

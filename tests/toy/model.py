@@ -41,6 +41,9 @@ class SineModule(SuiteModule):
         mask = length_mask(batch.lengths, error.size(1))
         return StepOutput(error[mask].sum(), batch.lengths.sum(), (error.detach().abs().sqrt() * mask).sum())
 
+    def layer_groups(self) -> list[tuple[str, list[nn.Module]]]:
+        return [("encoder", [self.encoder]), ("output", [self.dropout, self.output])]
+
     def make_metrics(self) -> dict[str, Metric]:
         return {"error": WeightedMean()}
 

@@ -131,9 +131,7 @@ def _infer(plan: _Plan, rows: Tensor, offsets: Tensor, local: Tensor | None, wei
     for number in range(len(plan.dilations)):
         for begin, end in blocks:
             size = end - begin
-            _layer(
-                plan, number, (begin, end), stream, local, offsets.detach(), gates[:size], gated[:size], weights
-            )
+            _layer(plan, number, (begin, end), stream, local, offsets.detach(), gates[:size], gated[:size], weights)
             if number + 1 < len(plan.dilations):
                 torch.addmm(stream[begin:end], gated[:size], weights.residual[number], out=spare[begin:end])
             skips[begin:end].addmm_(gated[:size], weights.skip[number])
@@ -143,9 +141,7 @@ def _infer(plan: _Plan, rows: Tensor, offsets: Tensor, local: Tensor | None, wei
 
 class _Stack(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, plan: _Plan, rows: Tensor, offsets: Tensor, local: Tensor | None, *flat: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, plan: _Plan, rows: Tensor, offsets: Tensor, local: Tensor | None, *flat: Tensor) -> Tensor:
         weights = _sorted(plan, flat)
         count, channels = rows.shape
         blocks = _blocks(plan, count, rows.device.type == "cpu")

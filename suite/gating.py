@@ -97,8 +97,8 @@ def gate_(gates: Tensor, bias: Tensor, gated: Tensor) -> None:
 def gate_backward_(slopes: Tensor, gates: Tensor, to_gates: Tensor, gated: Tensor, to_bias: Tensor) -> None:
     """From the ``slopes (M, C)`` of ``gated`` to those of a and b, ``to_gates (M, 2C)``.
 
-    ``gates`` are the two factors that ``gate_`` left; ``gated (M, C)`` is written once more; ``to_bias (P, 2C)`` (float32
-    at least) gets the sums of ``to_gates`` over rows with the same m modulo P added to it.
+    ``gates`` are the two factors that ``gate_`` left; ``gated (M, C)`` is written once more; ``to_bias (P, 2C)``,
+    float32 at least, gets the sums of ``to_gates`` over rows with the same m modulo P added to it.
     """
     if gates.dtype in _HALVES:
         wide, product = to_gates.float(), gated.float()

@@ -7,6 +7,7 @@ the step that one process makes with the same examples.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import torch
@@ -92,6 +93,10 @@ class SuiteModule(LightningModule):
     def sample_table(self, batch: Any) -> tuple[Sequence[str], list[list[Any]]] | None:
         """Columns and rows that show what the model makes of ``batch``; ``None`` without."""
         return None
+
+    def write_samples(self, batch: Any, folder: Path, stem: str) -> list[Path]:
+        """Write what the model makes of ``batch`` as sound or image files, their names beginning with ``stem``."""
+        return []
 
     def sample_figure(self, batch: Any) -> Any:
         """A matplotlib figure of what happens inside the model on ``batch``; ``None`` without."""

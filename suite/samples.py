@@ -12,14 +12,14 @@ from suite.callbacks import is_training_validation
 from suite.data import SuiteDataModule
 from suite.module import SuiteModule
 from suite.seeding import mix
-from suite.tracking import log_image, log_table, logged_step
+from suite.tracking import log_file, log_image, log_table, logged_step
 
 
 class Samples(Callback):
-    """Logs ``module.sample_table`` and ``module.sample_figure`` for the same examples after each validation.
+    """Logs what ``module`` shows (table, figure, files) of the same examples after each validation.
 
     Args:
-        folder: where the table (JSON lines) and the figure (PNG) of each validation are kept as files.
+        folder: where the table (JSON lines), the figure (PNG) and other files of each validation are kept.
         count: how many examples.
     """
 
@@ -34,6 +34,8 @@ class Samples(Callback):
         batch = self._fixed_batch(trainer, module)
         with trainer.precision_plugin.forward_context(), torch.no_grad():
             table, figure = module.sample_table(batch), module.sample_figure(batch)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            files = module.write_samples(batch, self.folder, f"step-{step:07d}")
         if table is not None:
             columns, rows = table
             self._write(f"step-{step:07d}.jsonl", columns, rows)
@@ -41,6 +43,8 @@ class Samples(Callback):
         if figure is not None:
             figure.savefig(self.folder / f"step-{step:07d}.png", dpi=80)
             log_image(trainer.loggers, "samples/figure", self.folder / f"step-{step:07d}.png", step)
+        for number, path in enumerate(files):
+            log_file(trainer.loggers, f"samples/{number}", path, step)
 
     def _fixed_batch(self, trainer: Trainer, module: SuiteModule) -> Any:
         if self._batch is None:

@@ -33,6 +33,10 @@ OVERRIDES: dict[str, tuple[str, ...]] = {
         *("--data.sample_size", "200", "--data.vocabulary.level", "bpe", "--data.vocabulary.size", "120"),
         *("--data.vocabulary.joint", "true", "--data.max_tokens", "null", "--decoding.max_length", "12"),
     ),
+    "audio": (
+        *("--data.sample_minutes", "0.3", "--data.window", "700", "--data.context", "7", "--model.channels", "32"),
+        *("--model.num_layers", "6", "--model.cycle", "6", "--model.skip_channels", "32"),
+    ),
 }
 
 

@@ -24,6 +24,10 @@ FLAGS: dict[str, list[str]] = {
         "--model.encoder.hidden_size=16", "--model.decoder.hidden_size=16", "--trainer.max_epochs=1",
         "--trainer.limit_test_batches=3", "--trainer.limit_val_batches=5", "--trainer.log_every_n_steps=2",
     ],
+    "audio": [
+        "--data.sample_minutes=0.3", "--data.window=1000", "--model.channels=8", "--model.num_layers=4",
+        "--model.cycle=3", "--trainer.max_epochs=1", "--trainer.log_every_n_steps=2", "--samples=2",
+    ],
 }  # fmt: skip
 
 

@@ -138,6 +138,9 @@ class AudioData(SuiteDataModule):
         return list(SPLITS)
 
     def make_assets(self) -> dict[str, Any]:
+        if self.dataset == "sample":  # all there are, also where a short sample does not have them
+            every = {"instrument": list(sample.INSTRUMENTS), "pitch": [str(each) for each in sample.PITCHES]}
+            return self._assets_with({name: every[name] for name in self.names})
         found = {
             name: sorted({recording.conditions[name] for recording in self.recordings("train")}, key=_natural)
             for name in self.names
@@ -145,6 +148,9 @@ class AudioData(SuiteDataModule):
         for name, values in found.items():
             if len(values) == 1:
                 notice(f"data: {name} is {values[0]} in every training file: it tells nothing apart here")
+        return self._assets_with(found)
+
+    def _assets_with(self, found: dict[str, list[str]]) -> dict[str, Any]:
         mel = {"bands": self.mel.bands, "hop": self.mel.hop, "window": self.mel.window} if self.mel.bands else None
         return {"sample_rate": self.sample_rate, "classes": 256, "conditions": found, "mel": mel}
 

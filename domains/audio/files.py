@@ -3,6 +3,7 @@
 import difflib
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +17,7 @@ from suite.errors import DataError
 
 ENDINGS = (".wav", ".flac", ".ogg", ".mp3")
 _FILTER_WIDTH = 6  # zero crossings on each side, as torchaudio has it by default
+_LOSSY, _KEPT = ("OGG", "MP3"), 8  # formats of which whole files are decoded, and how many are kept
 _UNKNOWN = (0, 0xFFFFFFFF)  # what writers to a pipe leave in a header
 
 Samples = NDArray[numpy.float32]
@@ -51,7 +53,7 @@ class FileClip:
 
     def __init__(self, path: Path, *, rate: int) -> None:
         self.path, self.name, self.rate = path, str(path), rate
-        self.own_rate, self.own_frames = _look_at(path)
+        self.own_rate, self.own_frames, self.seeks = _look_at(path)
         divisor = math.gcd(self.own_rate, rate)
         self.old, self.new = self.own_rate // divisor, rate // divisor
         self.frames = -(-self.own_frames * self.new // self.old)
@@ -78,21 +80,31 @@ class FileClip:
 
     def _decode(self, start: int, stop: int) -> Samples:
         try:
-            with soundfile.SoundFile(self.path) as file:
-                file.seek(start)
-                samples = file.read(stop - start, dtype="float32", always_2d=True)
+            mono = _mono(self.path, start, stop) if self.seeks else _whole(self.path)[start:stop]
         except (soundfile.SoundFileError, OSError, RuntimeError) as error:
             raise DataError(f"{self.path}: samples {start} to {stop} cannot be decoded ({_reason(error)})") from None
-        if len(samples) != stop - start:
+        if len(mono) != stop - start:
             raise DataError(
-                f"{self.path}: ends after {start + len(samples)} samples, its header says {self.own_frames}: "
+                f"{self.path}: ends after {start + len(mono)} samples, its header says {self.own_frames}: "
                 "it is cut short; fetch it again or leave it out"
             )
-        mono = samples.mean(axis=1)
         if not numpy.isfinite(mono).all():
             place = start + int(numpy.flatnonzero(~numpy.isfinite(mono))[0])
             raise DataError(f"{self.path}: sample {place} is not a finite number: repair the file or leave it out")
         return mono
+
+
+def _mono(path: Path, start: int, stop: int) -> Samples:
+    with soundfile.SoundFile(path) as file:
+        file.seek(start)
+        return file.read(stop - start, dtype="float32", always_2d=True).mean(axis=1)
+
+
+@lru_cache(maxsize=_KEPT)
+def _whole(path: Path) -> Samples:
+    """Seeking in a lossy format lands near the place that was asked for, not on it: such a file is decoded whole."""
+    with soundfile.SoundFile(path) as file:
+        return file.read(dtype="float32", always_2d=True).mean(axis=1)
 
 
 def open_clips(paths: Sequence[Path], *, rate: int) -> tuple[list[FileClip], list[str]]:
@@ -106,8 +118,8 @@ def open_clips(paths: Sequence[Path], *, rate: int) -> tuple[list[FileClip], lis
     return clips, problems
 
 
-def _look_at(path: Path) -> tuple[int, int]:
-    """Rate and number of frames."""
+def _look_at(path: Path) -> tuple[int, int, bool]:
+    """Rate, number of frames, and whether samples can be sought."""
     if not path.is_file():
         near = difflib.get_close_matches(path.name, [e.name for e in path.parent.glob("*")], n=1)
         raise DataError(f"{path}: no such file" + (f"; near it is {near[0]}" if near else ""))
@@ -122,7 +134,7 @@ def _look_at(path: Path) -> tuple[int, int]:
         raise DataError(f"{path}: {missing} bytes shorter than its header says: it is cut short; fetch it again")
     if found.frames < 1:
         raise DataError(f"{path}: no samples in it")
-    return int(found.samplerate), int(found.frames)
+    return int(found.samplerate), int(found.frames), found.format not in _LOSSY
 
 
 def _missing_bytes(path: Path) -> int:

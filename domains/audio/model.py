@@ -1,16 +1,17 @@
 """The waveform module: likelihood of the next sample, bits per sample for each value of a condition, generation."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torchmetrics import Metric
 
 from domains.audio.data import WaveBatch
 from domains.audio.figures import waves_figure
+from domains.audio.files import write_header
 from domains.audio.generate import generate_files, generate_waves
 from domains.audio.network import NetworkConfig, WaveNet
 from domains.audio.requests import GenerationBatch
@@ -163,11 +164,18 @@ class WaveformModule(SuiteModule):
         names = ["-".join(self._named(row).values()) or str(number) for number, row in enumerate(batch.conditions)]
         return [f"{number}-{name}" for number, name in enumerate(names)], list(waves), self.sample_rate
 
-    @torch.no_grad()
-    def sample_figure(self, batch: WaveBatch) -> Figure:
-        """Generated waves with their spectrograms."""
+    def write_samples(self, batch: WaveBatch, folder: Path, stem: str) -> list[Path]:
+        """The generated half seconds as wav files, and a figure of waves and spectrograms."""
         names, waves, rate = self.sample_waves(batch)
-        return waves_figure(names, waves, rate=rate)
+        paths = []
+        for name, wave in zip(names, waves, strict=True):
+            path = folder / f"{stem}-{name}.wav"
+            with write_header(path, rate=rate) as file:
+                file.write(wave.numpy())
+            paths.append(path)
+        picture = folder / f"{stem}.png"
+        waves_figure(names, waves, rate=rate).savefig(picture, dpi=80)
+        return [*paths, picture]
 
     def layer_groups(self) -> list[tuple[str, list[nn.Module]]]:
         """Embeddings and conditions, each cycle of dilations, the output layers."""

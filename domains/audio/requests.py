@@ -82,6 +82,8 @@ def read_requests(options: Any, assets: dict[str, Any]) -> list[Request]:
         raise UsageError(f"--temperature {options.temperature}: allowed is more than 0, and below 100")
     given = _conditions(options.condition, assets["conditions"])
     steps = _steps(options, assets)
+    if options.prime is not None and options.mel_from is not None:
+        raise UsageError("--prime and --mel_from: nothing says what spectrum the prime had; give one of them")
     if options.prime is not None:
         FileClip(Path(options.prime), rate=assets["sample_rate"])
     folder = Path(options.output)

@@ -18,6 +18,7 @@ from suite.seeding import mix
 RATE = 8000
 INSTRUMENTS = ("blown", "plucked", "struck")
 LOWEST, HIGHEST = 45, 81  # MIDI numbers: A2 (110 Hz) to A5 (880 Hz), three octaves
+PITCHES = range(LOWEST, HIGHEST + 1)
 _PARTIALS = ((1.0, 1.0, 1.0), (2.756, 0.35, 2.2), (5.404, 0.15, 4.0))  # of a free bar: ratio, level, decay
 
 Wave = NDArray[numpy.float32]
@@ -38,7 +39,7 @@ def frequency(pitch: int | str) -> float:
 
 def generate(split: str, *, minutes: float, seed: int = 0) -> list[Note]:
     """About ``minutes`` of notes of 0.6 to 1.2 seconds; instruments and pitches take turns in a shuffled order."""
-    pairs = [(instrument, pitch) for instrument in INSTRUMENTS for pitch in range(LOWEST, HIGHEST + 1)]
+    pairs = [(instrument, pitch) for instrument in INSTRUMENTS for pitch in PITCHES]
     notes: list[Note] = []
     left = round(minutes * 60 * RATE)
     while left > 0:
@@ -61,7 +62,7 @@ def note(instrument: str, pitch: int, *, size: int, rng: numpy.random.Generator)
     fade = min(size // 4, RATE // 50)
     wave[-fade:] *= numpy.linspace(1.0, 0.0, fade)
     wave *= rng.uniform(0.5, 0.9) / max(1e-9, float(numpy.abs(wave).max()))
-    return (wave + rng.normal(0.0, 5e-4, size)).astype(numpy.float32)
+    return (wave + rng.normal(0.0, 2e-4, size)).astype(numpy.float32)
 
 
 def _plucked(hertz: float, size: int, rng: numpy.random.Generator) -> NDArray[numpy.float64]:

@@ -28,7 +28,15 @@ from suite.stop import StopRequest
 
 Split = Literal["val", "test"]
 # Whatever reads weights: with shared-out weights these calls gather them first, as ``forward`` does.
-_USES_WEIGHTS = ("training_step", "validation_step", "test_step", "predict_step", "sample_table", "sample_figure")
+_USES_WEIGHTS = (
+    "training_step",
+    "validation_step",
+    "test_step",
+    "predict_step",
+    "sample_table",
+    "sample_figure",
+    "write_samples",
+)
 
 
 class StepOutput(NamedTuple):
@@ -118,6 +126,10 @@ class SuiteModule(LightningModule):
     def sample_table(self, batch: Any) -> tuple[Sequence[str], list[list[Any]]] | None:
         """Columns and rows that show what the model makes of ``batch``; ``None`` without."""
         return None
+
+    def write_samples(self, batch: Any, folder: Path, stem: str) -> list[Path]:
+        """Write what the model makes of ``batch`` as sound or image files, their names beginning with ``stem``."""
+        return []
 
     def sample_figure(self, batch: Any) -> Any:
         """A matplotlib figure of what happens inside the model on ``batch``; ``None`` without."""

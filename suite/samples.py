@@ -13,14 +13,14 @@ from suite.callbacks import is_training_validation
 from suite.data import SuiteDataModule
 from suite.module import SuiteModule
 from suite.seeding import mix
-from suite.tracking import log_image, log_table, logged_step
+from suite.tracking import log_file, log_image, log_table, logged_step
 
 
 class Samples(Callback):
-    """Logs ``module.sample_table`` and ``module.sample_figure`` for the same examples after each validation.
+    """Logs what ``module`` shows (table, figure, files) of the same examples after each validation.
 
     Args:
-        folder: where the table (JSON lines) and the figure (PNG) of each validation are kept as files.
+        folder: where the table (JSON lines), the figure (PNG) and other files of each validation are kept.
         count: how many examples.
     """
 
@@ -37,6 +37,8 @@ class Samples(Callback):
         batch = self._fixed_batch(trainer, module)
         with trainer.precision_plugin.forward_context(), torch.no_grad():
             table, figure = module.sample_table(batch), module.sample_figure(batch)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            files = module.write_samples(batch, self.folder, f"step-{step:07d}")
         if not trainer.is_global_zero:
             return
         if table is not None:
@@ -50,6 +52,8 @@ class Samples(Callback):
         for path in module.write_evaluation("val", self.folder, "val"):
             if path.suffix == ".png":
                 log_image(trainer.loggers, f"samples/{path.stem}", path, step)
+        for number, path in enumerate(files):
+            log_file(trainer.loggers, f"samples/{number}", path, step)
 
     def _fixed_batch(self, trainer: Trainer, module: SuiteModule) -> Any:
         if self._batch is None:

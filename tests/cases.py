@@ -36,6 +36,10 @@ OVERRIDES: dict[str, tuple[str, ...]] = {
     "video": ("--data.sample_size", "40", "--model.cnn.width", "8"),
     "text": ("--data.sample_size", "120", "--data.vocabulary.size", "150"),
     "text/language_model": ("--data.chunk_length", "16", "--decoding.length", "6"),
+    "audio": (
+        *("--data.sample_minutes", "0.3", "--data.window", "700", "--data.context", "7", "--model.channels", "32"),
+        *("--model.num_layers", "6", "--model.cycle", "6", "--model.skip_channels", "32"),
+    ),
 }
 
 

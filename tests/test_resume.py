@@ -26,6 +26,10 @@ DOMAIN_FLAGS: dict[str, list[str]] = {
         "--data.sample_size=250", "--data.batch_size=32", "--model.embedding_size=16",
         "--model.encoder.hidden_size=16", "--trainer.max_epochs=2",
     ],
+    "audio": [
+        "--data.sample_minutes=0.1", "--data.window=1000", "--data.batch_size=6", "--model.channels=8",
+        "--model.num_layers=4", "--model.cycle=3", "--trainer.max_epochs=2",
+    ],
 }  # fmt: skip
 # After each of these the process is gone: inside an epoch, in the validation at its end, after it, in the next one.
 MOMENTS = ["on_train_batch_end:5", "on_validation_batch_end:1", "on_train_epoch_end:1", "on_train_epoch_start:2"]

@@ -53,7 +53,7 @@ def benchmark(arguments: Sequence[str]) -> None:
         if options.bars and options.device == "cpu":
             for line in table(bars(rounds=options.rounds)):
                 report(line)
-        for name in options.precision:
+        for name in options.precision if options.survey else ():
             report(f"\n{name}: milliseconds a pass, and the share of torch.nn.LSTM's; B {options.batch}, "
                    f"H {options.size}")  # fmt: skip
             for line in survey(options, dtype=_DTYPES[name]):
@@ -71,6 +71,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=256, help="Features of inputs and states.")
     parser.add_argument("--rounds", type=int, default=5, help="Rounds that sides take in turns.")
     parser.add_argument("--bars", action=argparse.BooleanOptionalAction, default=True, help="The project's bars first.")
+    parser.add_argument("--survey", action=argparse.BooleanOptionalAction, default=True, help="All cells and lengths.")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", default=device, choices=["cpu", "cuda"], help="Where.")
     parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")

@@ -187,7 +187,7 @@ def test_the_fundamental_of_tones_is_found(hertz: float, rate: int) -> None:
     for wave in (pure, rich, weak, pure + 0.05 * rng.normal(size=len(time))):
         found = fundamental(wave.astype(numpy.float32), rate)
         assert found is not None
-        assert abs(semitones(found, hertz)) < 0.2
+        assert abs(semitones(found, hertz)) < 0.35  # at 8 kHz a period of 1,100 Hz is seven samples long
 
 
 def test_noise_and_silence_have_no_fundamental() -> None:

@@ -11,12 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from suite.errors import UsageError
+from suite.sequence import length_mask, mask_steps
 
 AttentionKind = Literal["additive", "dot", "general", "multihead", "none"]
 
 
 class Memory(NamedTuple):
-    """What is attended to: ``values (B, S, M)``, ``keys (B, S, K)`` by ``prepare``, ``mask (B, S)``."""
+    """What is attended to: ``values (B, S, M)``, ``keys (B, S, K)`` by ``prepare``, ``mask (B, S)``.
+
+    For multi-head attention the mask may also be ``(B, T, S)``, one row for each query.
+    """
 
     values: Tensor
     keys: Tensor
@@ -123,12 +127,95 @@ class MultiHeadAttention(nn.Module):
         """Attend with ``queries (B, T, Q)``."""
         query, key, value = (self._split(part) for part in (self.query(queries), memory.keys, memory.values))
         scores = torch.matmul(query, key.transpose(2, 3)) / math.sqrt(query.size(3))
-        weights = masked_softmax(scores, memory.mask[:, None, None]).to(value.dtype)
+        mask = memory.mask[:, None] if memory.mask.dim() == 3 else memory.mask[:, None, None]
+        weights = masked_softmax(scores, mask).to(value.dtype)
         context = torch.matmul(weights, value).transpose(1, 2).flatten(2)
         return Attended(self.output(context), weights.mean(dim=1))
 
     def _split(self, inputs: Tensor) -> Tensor:
         return inputs.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention of a sequence over itself (Vaswani et al. 2017).
+
+    Args:
+        size: features of a step (D).
+        num_heads: heads, which divide ``size``.
+        causal: each step sees itself and those before it alone.
+
+    Raises:
+        UsageError: heads that do not divide ``size``.
+    """
+
+    def __init__(self, size: int, *, num_heads: int, causal: bool = False) -> None:
+        super().__init__()
+        if num_heads < 1 or size % num_heads:
+            raise UsageError(f"num_heads is {num_heads}, which does not divide the size {size}")
+        self.attention = MultiHeadAttention(size, size, num_heads=num_heads)
+        self.causal = causal
+
+    def forward(self, inputs: Tensor, lengths: Tensor) -> Attended:
+        """``inputs (B, T, D)``; the context is zero at padding, and so are the weights ``(B, T, T)``."""
+        steps = inputs.size(1)
+        inputs = mask_steps(inputs, lengths)
+        valid = length_mask(lengths, steps)
+        mask = valid.unsqueeze(1) & valid.unsqueeze(2)
+        if self.causal:
+            mask = mask & torch.ones(steps, steps, dtype=torch.bool, device=inputs.device).tril()
+        attended = self.attention(inputs, self.attention.prepare(inputs, mask))
+        return Attended(mask_steps(attended.context, lengths), attended.weights)
+
+
+class LocationAwareAttention(nn.Module):
+    """``v . tanh(W q + U k + F f)``, where ``f`` is a convolution over the weights of the step before.
+
+    Chorowski et al., "Attention-Based Models for Speech Recognition", 2015. Each step needs the one before it: this is
+    a loop over time, and for a beam of hypotheses ``previous`` is part of the state.
+
+    Args:
+        query_size: features of a query (Q).
+        memory_size: features of what is attended to (M).
+        size: features inside.
+        channels: filters of the convolution.
+        kernel_size: steps that a filter sees; odd, so that it has a middle.
+
+    Raises:
+        UsageError: an even ``kernel_size``.
+    """
+
+    def __init__(
+        self, query_size: int, memory_size: int, *, size: int, channels: int = 10, kernel_size: int = 31
+    ) -> None:
+        super().__init__()
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise UsageError(f"kernel_size is {kernel_size}, allowed is an odd number from 1")
+        self.query = nn.Linear(query_size, size)
+        self.key = nn.Linear(memory_size, size, bias=False)
+        self.convolution = nn.Conv1d(1, channels, kernel_size, padding=kernel_size // 2, bias=False)
+        self.location = nn.Linear(channels, size, bias=False)
+        self.score = nn.Linear(size, 1, bias=False)
+
+    def prepare(self, values: Tensor, mask: Tensor) -> Memory:
+        """Bundle ``values (B, S, M)`` and their ``mask (B, S)`` with the keys made from them."""
+        return Memory(values, self.key(values), mask)
+
+    def forward(self, queries: Tensor, memory: Memory, previous: Tensor | None = None) -> Attended:
+        """Attend with ``queries (B, T, Q)``, one after another.
+
+        ``previous (B, S)`` are the weights before the first of them: zeros if not given, and ``weights[:, -1]`` of the
+        last call to go on with.
+        """
+        asked = self.query(queries)
+        weights = memory.values.new_zeros(memory.mask.shape) if previous is None else previous
+        found = []
+        for step in range(queries.size(1)):
+            located = self.location(self.convolution(weights.unsqueeze(1)).transpose(1, 2))
+            scores = self.score(torch.tanh(asked[:, step : step + 1] + memory.keys + located)).squeeze(2)
+            weights = masked_softmax(scores, memory.mask).to(memory.values.dtype)
+            found.append(weights)
+        stacked = torch.stack(found, dim=1) if found else memory.values.new_zeros(len(queries), 0, memory.mask.size(1))
+        return Attended(torch.bmm(stacked, memory.values), stacked)
 
 
 def build_attention(kind: AttentionKind, query_size: int, memory_size: int, *, num_heads: int) -> nn.Module | None:

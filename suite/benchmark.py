@@ -2,54 +2,68 @@
 
 import importlib
 import os
+import pkgutil
 import platform
-import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
+from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import Logger
 
-from suite.checkpoint import make_record
+from suite import benchmarks
 from suite.cli import Domains
 from suite.console import report
 from suite.data import SuiteDataModule
 from suite.domain import Domain
-from suite.fitting import build_module
-from suite.metrics_file import MetricsFile
 from suite.module import SuiteModule
 from suite.optim import build_optimizer
-from suite.parser import SuiteParser, fit_parser, settings_of
+from suite.parser import SuiteParser, default_recipe
+from suite.process import prepare_process
+from suite.rehearsal import load_recipe, rehearse
 from suite.timing import Row, compare, table
-from suite.tracking import TrackingConfig, build_logger, finish
-from suite.trainer import build_trainer, quiet_libraries
+from suite.trainer import quiet_libraries
 
 
-def benchmark(arguments: Sequence[str], domain_name: str, domains: Domains) -> None:
-    """Measure a domain on this machine and print a table."""
+def suites() -> list[str]:
+    """Names of what ``--suite`` takes: the modules of ``suite.benchmarks``."""
+    return sorted(module.name for module in pkgutil.iter_modules(benchmarks.__path__))
+
+
+def benchmark(arguments: Sequence[str], domain_name: str | None, domains: Domains) -> None:
+    """Measure a domain, or a suite of rows, on this machine and print a table."""
     quiet_libraries()
     options = _parser(domain_name).parse_args(list(arguments))
-    torch.set_num_threads(options.threads)
-    domain: Domain = domains.load(domain_name)
+    prepare_process(threads=options.threads)
     report(f"{_machine()}, {options.threads} thread(s), torch {torch.__version__}")
-    rows = [overhead(domain, domains.configs, steps=options.steps, rounds=options.rounds)]
-    if domain.benchmark is not None:
-        measure = importlib.import_module(domain.benchmark).measure
-        rows += measure(checkpoint=options.checkpoint, load=domains.load, rounds=options.rounds)
+    if options.suite is not None:
+        measure = importlib.import_module(f"{benchmarks.__name__}.{options.suite}").measure
+        rows = measure(domains=domains, domain=domain_name, rounds=options.rounds)
+    else:
+        assert domain_name is not None
+        domain: Domain = domains.load(domain_name)
+        rows = [overhead(domain, domains.configs, steps=options.steps, rounds=options.rounds)]
+        if domain.benchmark is not None:
+            measure = importlib.import_module(domain.benchmark).measure
+            rows += measure(checkpoint=options.checkpoint, load=domains.load, rounds=options.rounds)
     for line in table(rows):
         report(line)
 
 
-def _parser(domain: str) -> SuiteParser:
-    parser = SuiteParser(prog="benchmark.py", allow_abbrev=False, usage="benchmark.py --domain NAME [--checkpoint X]")
-    parser.add_argument("--domain", type=str, default=domain, help="Which application.")
+def _parser(domain: str | None) -> SuiteParser:
+    parser = SuiteParser(
+        prog="benchmark.py", allow_abbrev=False,
+        usage="benchmark.py [--domain NAME] [--suite NAME] [--checkpoint X] [--rounds N]",
+    )  # fmt: skip
+    names: Any = Literal[tuple(suites())]
+    parser.add_argument("--domain", type=str | None, default=domain, help="Which application; all, in some suites.")
+    parser.add_argument("--suite", type=names | None, default=None, help="Measure these rows instead of a domain's.")
     parser.add_argument("--checkpoint", type=str | None, default=None, help="A trained model, for rows that need one.")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads inside an operation.")
-    parser.add_argument("--steps", type=int, default=60, help="Training steps in a round.")
-    parser.add_argument("--rounds", type=int, default=5, help="Rounds that sides take in turns.")
+    parser.add_argument("--threads", type=PositiveInt, default=1, help="CPU threads inside an operation.")
+    parser.add_argument("--steps", type=PositiveInt, default=60, help="Training steps in a round.")
+    parser.add_argument("--rounds", type=PositiveInt, default=5, help="Rounds that sides take in turns.")
     parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
     return parser
 
@@ -82,20 +96,15 @@ class _Clock(Callback):
 
 def overhead(domain: Domain, configs: Path, *, steps: int, rounds: int) -> Row:
     """Lightning, tracking and data loading against a bare loop over the same module and the same batches."""
-    task = domain.task(None)
-    parser = fit_parser(domain, domain.default, defaults=configs / domain.name / "default.yaml")
     flags = [f"--trainer.max_steps={steps}", "--trainer.limit_val_batches=0", "--trainer.max_epochs=-1"]
-    if "optim.schedule" in {action.dest for action in parser._actions}:
-        flags.append("--optim.schedule=constant")
-    config = parser.parse_args(flags)
-    settings = settings_of(config, without=("config",))
-    run = parser.instantiate(config)
-    data = cast(Callable[..., SuiteDataModule], task.data)(**vars(run.data), seed=0, assets=None)
+    flags.append("--optim.schedule=constant")
+    recipe = load_recipe(domain, defaults=default_recipe(domain, domain.default, configs), flags=flags)
+    run, settings, data = recipe.run, recipe.settings, recipe.data
     batches = [batch for batch, _ in zip(data.loader("train", shuffle=True), range(steps), strict=False)]
     times: dict[str, list[float]] = {"ours": [], "reference": []}
     for _ in range(rounds + 1):
-        times["reference"].append(_bare_loop(build_module(run, task, data.assets), batches, run))
-        times["ours"].append(_whole_fit(build_module(run, task, data.assets), data, run, settings))
+        times["reference"].append(_bare_loop(recipe.module(), batches, run))
+        times["ours"].append(_whole_fit(recipe.module(), data, run, settings))
     warm = {name: seconds[1:] for name, seconds in times.items()}
     return compare("Lightning, tracking and loading over a bare loop", warm, bar=1.1, note=f"{len(batches)} steps")
 
@@ -114,17 +123,8 @@ def _bare_loop(module: SuiteModule, batches: list[Any], run: Any) -> float:
 
 
 def _whole_fit(module: SuiteModule, data: SuiteDataModule, run: Any, settings: dict[str, Any]) -> float:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder)
-        tracker = build_logger(TrackingConfig(mode="offline"), run_folder=path, settings=settings, resume_id=None)
-        loggers: list[Logger] = [logger for logger in (MetricsFile(path), tracker) if logger is not None]
-        record = make_record(settings=settings, assets=data.assets)
-        trainer = build_trainer(run, path, record=record, module=module, loggers=loggers)
-        clock = _Clock()
+    clock = _Clock()
+    with rehearse(module, data, run, settings) as trainer:
         cast(Any, trainer).callbacks.append(clock)
-        data._position = (0, 0)
-        try:
-            trainer.fit(module, datamodule=data)
-        finally:
-            finish(loggers)
+        trainer.fit(module, datamodule=data)
     return clock.end - clock.begin

@@ -1,14 +1,11 @@
-"""The standing callbacks of every run: step seeds, learning rate, checkpoints, step log."""
+"""The standing callbacks of every run: step seeds, learning rate, step log."""
 
+import math
 import time
-from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
 
-from suite.checkpoint import RECORD_KEY, duplicate
 from suite.errors import UsageError
 from suite.module import SuiteModule
 from suite.optim import schedule_factor
@@ -70,25 +67,25 @@ class StepLog(Callback):
     """Logs training loss, gradient norm, learning rate and throughput every ``trainer.log_every_n_steps`` steps.
 
     Values are exact means over all ranks since the last row: the module reduces each step's sums together with its
-    weight. Throughput counts training time with data loading, and leaves validation out.
+    weight. Throughput counts training time with data loading, and leaves validation out. Skipped steps are counted
+    since the beginning of the run, and are in no mean.
     """
 
     def __init__(self) -> None:
         self.loss = self.weight = self.norm = 0.0
-        self.steps = 0
+        self.steps = self.skipped = 0
         self.latest: dict[str, float] = {}
-        self._pending: list[torch.Tensor] = []
         self._step = -1
         self._seconds = self._timed_weight = 0.0
         self._since: float | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        self._drain()
-        return {"loss": self.loss, "weight": self.weight, "norm": self.norm, "steps": self.steps}
+        names = ("loss", "weight", "norm", "steps", "skipped")
+        return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.loss, self.weight = state_dict["loss"], state_dict["weight"]
-        self.norm, self.steps = state_dict["norm"], state_dict["steps"]
+        for name, value in state_dict.items():
+            setattr(self, name, value)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._start_clock()  # a run that goes on inside an epoch does not start one
@@ -113,7 +110,12 @@ class StepLog(Callback):
         if trainer.global_step == self._step or step is None:
             return
         self._step = trainer.global_step
-        self._pending.append(torch.stack([step.loss * step.weight, step.weight, step.norm]))
+        if step.skipped:
+            self.skipped += 1
+        else:
+            self.loss, self.weight = self.loss + step.loss * step.weight, self.weight + step.weight
+            self.norm, self.steps = self.norm + step.norm, self.steps + 1
+            self._timed_weight += step.weight
         if self._step % cast(Any, trainer).log_every_n_steps == 0:
             self._log(trainer, cast(SuiteModule, pl_module))
 
@@ -125,25 +127,14 @@ class StepLog(Callback):
             self._seconds += time.perf_counter() - self._since
             self._since = None
 
-    def _drain(self) -> None:
-        """Read the steps kept on the device: one wait a row, not one a step."""
-        if not self._pending:
-            return
-        rows = torch.stack(self._pending).double().cpu()
-        loss, weight, norm = rows.sum(dim=0).tolist()
-        self.loss, self.weight, self.norm = self.loss + loss, self.weight + weight, self.norm + norm
-        self.steps += len(rows)
-        self._timed_weight += weight
-        self._pending.clear()
-
     def _log(self, trainer: Trainer, module: SuiteModule) -> None:
-        self._drain()
         self._stop_clock()
         self.latest = {
-            "train/loss": self.loss / self.weight,
-            "train/grad_norm": self.norm / self.steps,
+            "train/loss": self.loss / self.weight if self.steps else math.nan,
+            "train/grad_norm": self.norm / self.steps if self.steps else math.nan,
             "train/lr": float(trainer.optimizers[0].param_groups[0]["lr"]),
             f"train/{module.unit}_per_second": self._timed_weight / max(self._seconds, 1e-9),
+            "train/skipped_steps": self.skipped,
         }
         if module.tuning is not None:
             self.latest["train/layer_groups"] = float(module.tuning.count)
@@ -174,73 +165,3 @@ def monitored(trainer: Trainer, module: SuiteModule) -> float:
         names = ", ".join(sorted(trainer.callback_metrics))
         raise UsageError(f"the monitored metric {module.monitor} is not among those logged: {names}")
     return float(trainer.callback_metrics[module.monitor])
-
-
-class RunCheckpoints(Checkpoint):
-    """Keeps ``last.ckpt`` and ``best.ckpt`` in a folder, every n steps and after each epoch or validation.
-
-    Args:
-        folder: where to.
-        record: what a checkpoint says beside its tensors (``suite.checkpoint.make_record``).
-        every_n_steps: also save ``last.ckpt`` every so many optimiser steps.
-    """
-
-    LAST: ClassVar[str] = "last.ckpt"
-    BEST: ClassVar[str] = "best.ckpt"
-
-    def __init__(self, folder: Path, *, record: dict[str, Any], every_n_steps: int | None = None) -> None:
-        if every_n_steps is not None and every_n_steps < 1:
-            raise UsageError(f"checkpoint_every is {every_n_steps}, allowed is 1 or more steps")
-        self.folder, self.record = folder, record
-        self.every_n_steps = None if every_n_steps is None else int(every_n_steps)
-        self.best: float | None = None
-        self._validated = False
-        self._step = -1
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best = state_dict["best"]
-
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint[RECORD_KEY] = self.record
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        stepped, self._step = trainer.global_step != self._step, trainer.global_step
-        due = self.every_n_steps is not None and self._step % self.every_n_steps == 0
-        # At the end of an epoch the checkpoint is written once, after validation.
-        if stepped and due and not _epoch_is_over(trainer):
-            trainer.save_checkpoint(self.folder / self.LAST)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not is_training_validation(trainer):
-            return
-        self._validated = True
-        if not _epoch_is_over(trainer):
-            self._save(trainer, cast(SuiteModule, pl_module))
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._save(trainer, cast(SuiteModule, pl_module))
-
-    def _save(self, trainer: Trainer, module: SuiteModule) -> None:
-        improved = False
-        if self._validated:
-            self._validated = False
-            score = monitored(trainer, module)
-            improved = self.best is None or improves(score, self.best, module.monitor_mode)
-            self.best = score if improved else self.best
-        if not improved:
-            trainer.save_checkpoint(self.folder / self.LAST)
-            return
-        # The best first: a run that stops between the two goes on from the last before it and finds the best again.
-        trainer.save_checkpoint(self.folder / self.BEST)
-        if trainer.is_global_zero:
-            duplicate(self.folder / self.BEST, self.folder / self.LAST)
-        trainer.strategy.barrier("checkpoint")
-
-
-def _epoch_is_over(trainer: Trainer) -> bool:
-    return trainer.fit_loop.epoch_loop.batch_progress.current.ready >= trainer.num_training_batches

@@ -4,23 +4,34 @@ A file is written beside its final place, flushed to the disk and renamed, with 
 it. Reading accepts tensors and plain data only (``weights_only=True``), so a checkpoint cannot run code.
 """
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import shutil
+from collections.abc import Collection, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+import numpy
 import torch
 from lightning.pytorch.plugins import CheckpointIO
+from torch import Tensor
 
 from suite.errors import CheckpointError
 
 FORMAT = 1
 RECORD_KEY = "suite"
+MOVING_AVERAGE_KEY = "average"
+"""Where a checkpoint has the moving average of the weights, beside the weights in training."""
+AVERAGED_KEY = "averaged"
+"""In the record of an average of checkpoints: which files went in, and how they were chosen."""
 _PACKAGES = ("torch", "lightning", "torchmetrics", "tokenizers", "sequence-suite")
+_PIECE = 1 << 24  # bytes written at a time
+_WORTH_A_THREAD = 1 << 20  # bytes; less is hashed before it is written
 
 
 def make_record(
@@ -40,15 +51,51 @@ def digest_path(path: Path) -> Path:
 
 
 class _DigestWriter(io.RawIOBase):
-    """Counts and hashes what passes through to a file."""
+    """Passes bytes on to a file, counts them, and hashes them meanwhile in another thread.
 
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.sha256, self.size = file, hashlib.sha256(), 0
+    Tensors of the checkpoint are neither copied nor waited for: they stay where they are until all is hashed. What
+    lives shorter is copied if it is small, else waited for. The system is asked to bring the bytes to the disk at once,
+    so that the flush at the end finds little left.
+
+    Args:
+        file: where to.
+        hasher: one thread, which hashes in order.
+        lasting: addresses of memory that outlives this writer.
+    """
+
+    def __init__(self, file: BinaryIO, hasher: Executor, lasting: Collection[int] = ()) -> None:
+        self.file, self.hasher, self.lasting = file, hasher, lasting
+        self._sha256, self.size = hashlib.sha256(), 0
+        self._latest: Future[None] | None = None
 
     def write(self, data: Any) -> int:
-        self.sha256.update(data)
-        self.size += memoryview(data).nbytes
-        return self.file.write(data)
+        view = memoryview(data).cast("B")
+        size = view.nbytes
+        if size < _WORTH_A_THREAD:
+            self._latest = self.hasher.submit(self._sha256.update, bytes(view))
+            self._pass_on(view)
+            return size
+        self._latest = self.hasher.submit(self._sha256.update, view)
+        try:
+            for start in range(0, size, _PIECE):
+                self._pass_on(view[start : start + _PIECE])
+                _begin_flush(self.file.fileno(), self.size - _PIECE)
+        finally:
+            if numpy.frombuffer(view, dtype=numpy.uint8).ctypes.data not in self.lasting:
+                self._latest.result()
+        return size
+
+    def hexdigest(self) -> str:
+        """The SHA-256 of all that was written."""
+        if self._latest is not None:
+            self._latest.result()
+        return self._sha256.hexdigest()
+
+    def _pass_on(self, view: memoryview) -> None:
+        while view.nbytes:  # a file may take less than it is given
+            taken = self.file.write(view)
+            self.size += taken
+            view = view[taken:]
 
     def writable(self) -> bool:
         return True
@@ -57,8 +104,41 @@ class _DigestWriter(io.RawIOBase):
         self.file.flush()
 
 
+def _begin_flush(descriptor: int, start: int) -> None:
+    """Ask for the bytes from ``start`` on to be written to the disk, without waiting; nothing where there is no way."""
+    if hasattr(os, "posix_fadvise"):
+        with contextlib.suppress(OSError):  # pipes and some network file systems
+            os.posix_fadvise(descriptor, max(start, 0), 0, os.POSIX_FADV_DONTNEED)
+
+
+def _addresses(value: Any) -> Iterator[int]:
+    """Where the memory of each CPU tensor in nested containers begins."""
+    if isinstance(value, Tensor):
+        if value.device.type == "cpu" and value.layout == torch.strided:
+            yield value.untyped_storage().data_ptr()
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _addresses(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _addresses(part)
+
+
+@contextlib.contextmanager
+def _without_crc32() -> Iterator[None]:
+    """Leave out the CRC-32 of each tensor: torch never compares it, and it takes longer than SHA-256."""
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        yield
+    finally:
+        torch.serialization.set_crc32_options(before)
+
+
 def write(checkpoint: dict[str, Any], path: Path) -> None:
     """Write a checkpoint so that ``path`` holds the old content or the new one, whole, whenever the machine stops.
+
+    Needs no memory beside the checkpoint's own (tensors of an accelerator are copied one at a time).
 
     Raises:
         CheckpointError: the folder cannot be written or the disk is full; what was there before is kept.
@@ -66,12 +146,11 @@ def write(checkpoint: dict[str, Any], path: Path) -> None:
     temporary = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            writer = _DigestWriter(file)
+        with temporary.open("wb", buffering=0) as file, ThreadPoolExecutor(max_workers=1) as hasher, _without_crc32():
+            writer = _DigestWriter(cast(BinaryIO, file), hasher, set(_addresses(checkpoint)))
             torch.save(checkpoint, cast(BinaryIO, writer))
-            file.flush()
             os.fsync(file.fileno())
-        note = json.dumps({"sha256": writer.sha256.hexdigest(), "size": writer.size})
+            note = json.dumps({"sha256": writer.hexdigest(), "size": writer.size})
         # The digest of the old file must not outlive it, nor that of the new one come before it.
         digest_path(path).unlink(missing_ok=True)
         os.replace(temporary, path)
@@ -137,8 +216,8 @@ def verify(path: Path) -> None:
             raise CheckpointError(f"{path}: damaged: its SHA-256 is not the one beside it; use another checkpoint")
 
 
-def read(path: str | Path, *, map_location: Any = "cpu") -> dict[str, Any]:
-    """Load and check a checkpoint of this suite.
+def read(path: str | Path, *, map_location: Any = "cpu", mmap: bool = False) -> dict[str, Any]:
+    """Load and check a checkpoint of this suite; with ``mmap`` its tensors stay in the file until they are used.
 
     Raises:
         CheckpointError: missing, damaged, not plain data, of another program, or of a later format.
@@ -146,7 +225,7 @@ def read(path: str | Path, *, map_location: Any = "cpu") -> dict[str, Any]:
     path = Path(path)
     verify(path)
     try:
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+        checkpoint = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"{path}: cannot be read as a checkpoint of plain data ({reason})") from None
@@ -158,6 +237,17 @@ def read(path: str | Path, *, map_location: Any = "cpu") -> dict[str, Any]:
     if checkpoint.get("hyper_parameters"):
         raise CheckpointError(f"{path}: carries hyper-parameters, which no checkpoint of this suite does: not loaded")
     return checkpoint
+
+
+def weights_of(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
+    """The weights to use a model with: their moving average where the run kept one, else those in training."""
+    state: dict[str, Tensor] = dict(checkpoint["state_dict"])
+    average = checkpoint.get(MOVING_AVERAGE_KEY)
+    if average is not None:
+        tied = {weights.data_ptr(): name for name, weights in state.items() if name in average["weights"]}
+        for name, weights in state.items():  # a tied parameter is averaged once and stands here under several names
+            state[name] = average["weights"].get(tied.get(weights.data_ptr(), name), weights)
+    return state
 
 
 class AtomicCheckpointIO(CheckpointIO):

@@ -46,11 +46,18 @@ def main(
         sys.stderr.close()
         return 0
     except Exception as error:
-        # Lightning's word for settings that cannot be; by name, because Lightning is not imported here.
-        if type(error).__name__ != "MisconfigurationException":
-            raise
-        return _fail(verb, arguments, error, UsageError.exit_status)
+        # Others' errors by name and text, because neither torch nor Lightning is imported here.
+        if type(error).__name__ == "MisconfigurationException":  # Lightning's word for settings that cannot be
+            return _fail(verb, arguments, error, UsageError.exit_status)
+        if type(error).__name__ in ("DistBackendError", "DistNetworkError") or "/gloo/" in str(error):
+            return _fail(verb, arguments, _another_ended(error), 1)
+        raise
     return 0
+
+
+def _another_ended(error: Exception) -> SuiteError:
+    reason = str(error).strip().splitlines()[0]
+    return SuiteError(f"another process of this run ended or cannot be reached; its own message says why ({reason})")
 
 
 def _fail(verb: str, arguments: Sequence[str], error: Exception, status: int) -> int:
@@ -85,10 +92,27 @@ def _run(verb: str, arguments: list[str], domains: Domains) -> None:
 
         compare(arguments, domain, domains)
     elif verb == "benchmark":
-        domain = peek_domain(arguments, domains.available())
+        given = {argument.split("=")[0] for argument in arguments}
+        # A suite of rows may do without a domain, or take all of them.
+        without = "--suite" in given and "--domain" not in given
+        domain_or_none = None if without else peek_domain(arguments, domains.available())
+        if "recurrent" in arguments or "--suite=recurrent" in arguments:  # it takes flags of its own
+            from suite.recurrent.benchmark import benchmark as benchmark_cells
+
+            benchmark_cells(arguments)
+            return
         from suite.benchmark import benchmark
 
-        benchmark(arguments, domain, domains)
+        benchmark(arguments, domain_or_none, domains)
+    elif verb == "diagnose":
+        domain = peek_domain(arguments, domains.available())
+        from suite.diagnosis import diagnose
+
+        diagnose(arguments, domain, domains)
+    elif verb == "average":
+        from suite.averaging import average
+
+        average(arguments)
     else:
         raise UsageError(f"no such command: {verb}")
 

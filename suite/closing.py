@@ -6,14 +6,15 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
-from suite.callbacks import RunCheckpoints
-from suite.checkpoint import read
+from suite.checkpoint import read, weights_of
 from suite.console import report
 from suite.data import SuiteDataModule
 from suite.gather import gather_results
 from suite.module import SuiteModule
+from suite.run_checkpoints import RunCheckpoints
 from suite.run_folder import CHECKPOINTS
 from suite.run_folder import SAMPLES as SAMPLES_FOLDER
+from suite.sharding import load_weights
 from suite.tracking import Mode, closing_lines
 
 SAMPLES = 5
@@ -32,7 +33,7 @@ def test_best(trainer: Trainer, module: SuiteModule, data: SuiteDataModule, fold
     found = best if best.is_file() else None
     trainer.strategy.barrier("test")
     if found:
-        module.load_state_dict(read(found)["state_dict"])
+        load_weights(module, weights_of(read(found)))
     module.kept = []
     trainer.test(module, datamodule=data, verbose=False)
     if trainer.is_global_zero:
@@ -67,10 +68,11 @@ def report_outcome(outcome: Outcome, module: SuiteModule, *, folder: Path, mode:
     for line in module.evaluation_lines("test"):
         report(line)
     for sample in outcome.samples:
-        report("")
-        for name, value in sample.items():
-            if isinstance(value, str):
-                report(f"  {name:<12} {value}")
+        texts = {name: value for name, value in sample.items() if isinstance(value, str)}
+        if texts:
+            report("")
+        for name, value in texts.items():
+            report(f"  {name:<12} {value}")
     report("")
     for line in closing_lines(mode, folder):
         report(line)

@@ -17,8 +17,8 @@ from suite.cli import Domains, peek_task
 from suite.console import notice, report
 from suite.domain import Domain
 from suite.errors import CheckpointError, SuiteError, UsageError
-from suite.fitting import defaults_of, fit
-from suite.parser import fit_parser, recipes_first
+from suite.fitting import fit
+from suite.parser import default_recipe, fit_parser, recipes_first
 
 Figures = dict[str, float]
 
@@ -87,7 +87,7 @@ def _check(arguments: Sequence[str], domain: Domain, domains: Domains, *, verb: 
         if word.split("=")[0] == "--trainer.devices" and word.split("=")[-1] not in ("--trainer.devices", "1", "auto"):
             raise UsageError("--trainer.devices: folds are trained by one process, one after the other: leave it out")
     task = peek_task(arguments) or domain.default
-    parser = fit_parser(domain, task, defaults=defaults_of(domain, task, domains), verb=verb)
+    parser = fit_parser(domain, task, defaults=default_recipe(domain, task, domains.configs), verb=verb)
     if "data.folds" not in {action.dest for action in parser._actions}:
         raise UsageError(f"domain {domain.name}, task {task}: its data has no folds, so it cannot be cross-validated")
     config = parser.parse_args(recipes_first(arguments))

@@ -4,6 +4,9 @@
 each, so that the probability is exact to 1/65,536 and the scale matches it.
 """
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -34,8 +37,15 @@ class Dropout(nn.Module):
             return inputs
         if inputs.device.type != "cpu":
             return nn.functional.dropout(inputs, self.p)
-        threshold = min(round(self.p * _LEVELS), _LEVELS - 1)
-        count = inputs.numel()
-        draws = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(1 << 63), None)
-        kept = draws.view(torch.int16)[:count].view(inputs.shape) >= threshold - _LEVELS // 2
-        return inputs * kept.to(inputs.dtype).mul_(_LEVELS / (_LEVELS - threshold))
+        return inputs * draw_mask(inputs.shape, self.p, like=inputs)
+
+
+def draw_mask(shape: Sequence[int], p: float, *, like: Tensor) -> Tensor:
+    """Zero with probability ``p`` and ``1 / (1 - p)`` elsewhere, of ``shape`` and otherwise like a tensor."""
+    if like.device.type != "cpu":
+        return torch.empty(shape, dtype=like.dtype, device=like.device).bernoulli_(1.0 - p).div_(1.0 - p)
+    threshold = min(round(p * _LEVELS), _LEVELS - 1)
+    count = math.prod(shape)
+    draws = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(1 << 63), None)
+    kept = draws.view(torch.int16)[:count].view(shape) >= threshold - _LEVELS // 2
+    return kept.to(like.dtype).mul_(_LEVELS / (_LEVELS - threshold))

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from suite.checkpoint import RECORD_KEY, read
+from suite.checkpoint import RECORD_KEY, read, weights_of
 from suite.config import plain
 from suite.console import is_first_process, notice
 from suite.domain import Domain, Task
@@ -125,6 +125,7 @@ def open_source(given: str | None, *, config: FinetuneConfig, domain: Domain, lo
     state = checkpoint.get("state_dict")
     if not isinstance(state, dict) or not all(isinstance(weight, Tensor) for weight in state.values()):
         raise CheckpointError(f"{path}: it holds no weights: use another checkpoint")
+    state = weights_of(checkpoint)
     origin = {
         "path": str(path),
         "sha256": _digest(path),

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
@@ -24,8 +23,9 @@ from suite.layer_groups import FinetuneConfig
 from suite.metrics_file import MetricsFile
 from suite.module import SuiteModule
 from suite.optim import OptimConfig
-from suite.parser import SuiteParser, fit_parser, recipes_first, settings_of
-from suite.resume import refuse_changes
+from suite.parser import SuiteParser, default_recipe, fit_parser, recipes_first, settings_of
+from suite.process import prepare_process
+from suite.resume import refuse_average, refuse_changes
 from suite.seeding import seed_everything
 from suite.tracking import TrackingConfig, build_logger, check_online, finish, resolve_mode
 from suite.trainer import build_trainer, quiet_libraries
@@ -45,7 +45,8 @@ def fit(arguments: Sequence[str], domain_name: str, domains: Domains, *, verb: s
     quiet_libraries()
     domain: Domain = domains.load(domain_name)
     name = peek_task(arguments) or domain.default
-    parser = fit_parser(domain, name, defaults=defaults_of(domain, name, domains), verb=verb)
+    domain.task(name)
+    parser = fit_parser(domain, name, defaults=default_recipe(domain, name, domains.configs), verb=verb)
     # What --print_config is to print of a fine-tuning run is known once its source is.
     config = parser.parse_args([each for each in recipes_first(arguments) if verb == "fit" or each != "--print_config"])
     source, origin = None, None
@@ -66,21 +67,13 @@ def fit(arguments: Sequence[str], domain_name: str, domains: Domains, *, verb: s
     return _train(run, settings, domain=domain, task=domain.task(name), tracking=tracking, source=source, origin=origin)
 
 
-def defaults_of(domain: Domain, task: str, domains: Domains) -> Path:
-    """The YAML of a task's defaults: ``default.yaml`` for the domain's own task, ``<task>.yaml`` for another.
-
-    Raises:
-        UsageError: no such task.
-    """
-    domain.task(task)
-    return domains.configs / domain.name / ("default.yaml" if task == domain.default else f"{task}.yaml")
-
-
 def _parse_over(
     arguments: Sequence[str], domain: Domain, task: str, source: Path, *, verb: str
 ) -> tuple[SuiteParser, Any]:
     """The command line read over the settings of a checkpoint instead of the defaults; differences are refused."""
-    old = read(source)[RECORD_KEY]["settings"]
+    record = read(source)[RECORD_KEY]
+    refuse_average(record, source)
+    old = record["settings"]
     if (old["domain"], old["task"]) != (domain.name, task):
         raise UsageError(
             f"{source} is of --domain {old['domain']} --task {old['task']}, not of {domain.name} {task}: name that one"
@@ -90,7 +83,9 @@ def _parse_over(
     # A run that was fine-tuned goes on by either command: its source is not needed any more.
     parser = fit_parser(domain, task, defaults=None, verb="finetune" if "finetune" in old else "fit")
     config = parser.parse_args(["--config", json.dumps(old), *recipes_first(arguments)])
-    refuse_changes(old, settings_of(config, without=_NOT_SETTINGS))
+    # The run's settings as this version reads them: what came later has its default, which is no difference.
+    before = parser.parse_args(["--config", json.dumps(old)])
+    refuse_changes(settings_of(before, without=_NOT_SETTINGS), settings_of(config, without=_NOT_SETTINGS))
     return parser, config
 
 
@@ -104,7 +99,7 @@ def _train(
     source: Path | None,
     origin: Source | None,
 ) -> Outcome:
-    torch.set_num_threads(run.threads)
+    prepare_process(threads=run.threads)
     seed_everything(run.seed, "weights")
     checkpoint = read(source) if source else None
     assets = checkpoint[RECORD_KEY]["assets"] if checkpoint else None
@@ -146,9 +141,10 @@ def _run_in(
     settings = record["settings"]
     followed = {**settings, "source": record["source"]} if "source" in record else settings
     loggers = _build_loggers(tracking, folder, followed, checkpoint)
-    trainer = build_trainer(run, folder, record=record, module=module, loggers=loggers)
+    start = {"data": data.fingerprint(), "step": checkpoint["global_step"] if checkpoint else 0}
+    trainer = build_trainer(run, folder, record=record, module=module, loggers=loggers, start=start)
     if is_first_process():
-        (folder / run_folder.CONFIG).write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+        run_folder.write_config(folder, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
         verb = f"Going on with {folder} from step {checkpoint['global_step']}" if checkpoint else f"Run {folder}"
         notice(f"{verb}: {_count_parameters(module):,} parameters, {len(data.examples('train').lengths):,} examples")
     try:
@@ -164,15 +160,15 @@ def _run_in(
 def _fit(trainer: Trainer, module: SuiteModule, data: SuiteDataModule, *, source: Path | None, folder: Path) -> None:
     """Train; a signal ends it with a word on how to go on, and the status that says which signal (130 or 143)."""
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=source)
+        with module.stop.scope():
+            trainer.fit(module, datamodule=data, ckpt_path=source)
     except SystemExit as stop:
         if not trainer.interrupted:
             raise
-        terminated = isinstance(stop, SIGTERMException)
-        notice(
-            f"{'terminated' if terminated else 'interrupted'}: go on from the last checkpoint with --resume {folder}"
-        )
-        raise SystemExit(143 if terminated else 130) from None
+        status = 143 if isinstance(stop, SIGTERMException) or stop.code == 143 else 130
+        way_on = f"--resume {folder}" if (folder / run_folder.CHECKPOINTS).is_dir() else "a new run: nothing was saved"
+        notice(f"{'terminated' if status == 143 else 'interrupted'}: go on with {way_on}")
+        raise SystemExit(status) from None
 
 
 def build_module(run: Any, task: Task, assets: dict[str, Any]) -> SuiteModule:

@@ -64,22 +64,20 @@ class _LinearCrossEntropy(torch.autograd.Function):
         columns = targets.unsqueeze(1)
         log_sums = torch.empty(count, dtype=exact, device=hidden.device)
         chosen = torch.empty_like(log_sums)
-        logits = rows.new_empty(chunk, classes)
         slopes = _Slopes(rows, output, exact) if needs_gradient else None
-        grouped = rows.new_empty(min(group, max(count, 1)) if needs_gradient else 0, classes)
+        logits = rows.new_empty(min(group if needs_gradient else chunk, max(count, 1)), classes)
         for start in range(0, count, chunk):
             part = slice(start, min(start + chunk, count))
-            scores = torch.addmm(offset, rows[part], output.t(), out=logits[: part.stop - start])
+            place = start % group if needs_gradient else 0
+            scores = torch.addmm(offset, rows[part], output.t(), out=logits[place : place + part.stop - start])
             chosen[part] = scores.gather(1, columns[part]).squeeze(1)
             if slopes is None:
-                shares = torch.softmax(scores.to(exact), dim=1)
-            else:
-                place = start % group
-                shares = torch.softmax(scores, dim=1, out=grouped[place : place + part.stop - start])
-            log_sums[part] = _log_sums(scores, shares, columns[part], exact)
-            if slopes is not None and (part.stop == count or part.stop % group == 0):
-                whole = slice(part.stop - place - (part.stop - start), part.stop)
-                slopes.add(grouped[: whole.stop - whole.start], whole, targets[whole], 1.0 - smoothing)
+                log_sums[part] = torch.logsumexp(scores.to(exact), dim=1)
+                continue
+            log_sums[part] = _softmax_(scores, exact)
+            if part.stop == count or part.stop % group == 0:
+                whole = slice(start - place, part.stop)
+                slopes.add(logits[: whole.stop - whole.start], whole, targets[whole], 1.0 - smoothing)
         nll = (log_sums - chosen).sum()
         loss, output_sum = nll.clone(), None
         if smoothing:
@@ -108,13 +106,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return (*(gradient.to(dtype) * scale.to(dtype) for gradient, dtype in kept), None, None, None, None)
 
 
-def _log_sums(scores: Tensor, shares: Tensor, columns: Tensor, exact: torch.dtype) -> Tensor:
-    """Logarithm of the sum of exponentials of each row of ``scores``, from any of its cells and that cell's share."""
-    share = shares.gather(1, columns).squeeze(1).to(exact)
-    if share.device.type == "cpu" and bool((share > 1e-30).all()):
-        return scores.gather(1, columns).squeeze(1).to(exact) - share.log()
-    # The largest share is at least 1 / V, so its logarithm is finite; the chosen one's may not be.
-    return scores.amax(dim=1).to(exact) - shares.amax(dim=1).to(exact).log()
+def _softmax_(scores: Tensor, exact: torch.dtype) -> Tensor:
+    """Softmax in place; gives the logarithm of each row's sum of exponentials, from its largest score and share."""
+    top = scores.amax(dim=1).to(exact)
+    torch.softmax(scores, dim=1, out=scores)
+    return top - scores.amax(dim=1).to(exact).log()  # the largest share is at least 1 / V
 
 
 class _Slopes:

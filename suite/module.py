@@ -6,6 +6,7 @@ weight, just before the optimiser step: batches of unequal weight then count eac
 the step that one process makes with the same examples.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, cast
@@ -13,14 +14,29 @@ from typing import Any, ClassVar, Literal, NamedTuple, cast
 import torch
 import torch.distributed
 from lightning.pytorch import LightningModule
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torchmetrics import Metric
 
+from suite.errors import UsageError
 from suite.layer_groups import FinetuneConfig, Tuning
 from suite.metrics import WeightedMean
 from suite.optim import OptimConfig, build_optimizer, finish_gradients
+from suite.recurrent.penalties import recurrent_weights
+from suite.stop import StopRequest
 
 Split = Literal["val", "test"]
+# Whatever reads weights: with shared-out weights these calls gather them first, as ``forward`` does.
+_USES_WEIGHTS = (
+    "training_step",
+    "validation_step",
+    "test_step",
+    "predict_step",
+    "sample_table",
+    "sample_figure",
+    "write_samples",
+)
 
 
 class StepOutput(NamedTuple):
@@ -32,11 +48,15 @@ class StepOutput(NamedTuple):
 
 
 class TrainingStep(NamedTuple):
-    """One optimiser step over all ranks: mean ``loss``, ``weight``, and gradient ``norm`` before clipping."""
+    """One optimiser step over all ranks: mean ``loss``, ``weight``, gradient ``norm`` before clipping.
 
-    loss: Tensor
-    weight: Tensor
-    norm: Tensor
+    ``skipped``: the loss or a gradient was not finite on some rank, and no rank updated anything.
+    """
+
+    loss: float
+    weight: float
+    norm: float
+    skipped: bool
 
 
 class SuiteModule(LightningModule):
@@ -58,6 +78,9 @@ class SuiteModule(LightningModule):
         self.assets = assets
         self.optim = optim or OptimConfig()
         self.last_step: TrainingStep | None = None
+        self.stop = StopRequest()
+        self.step_indices: list[int] = []
+        """Examples of this process in the optimiser step at hand, where batches have ``indices``."""
         self.tuning: Tuning | None = None
         self.kept: list[dict[str, Any]] | None = None
         self._totals: list[Tensor] = []
@@ -104,6 +127,10 @@ class SuiteModule(LightningModule):
         """Columns and rows that show what the model makes of ``batch``; ``None`` without."""
         return None
 
+    def write_samples(self, batch: Any, folder: Path, stem: str) -> list[Path]:
+        """Write what the model makes of ``batch`` as sound or image files, their names beginning with ``stem``."""
+        return []
+
     def sample_figure(self, batch: Any) -> Any:
         """A matplotlib figure of what happens inside the model on ``batch``; ``None`` without."""
         return None
@@ -123,6 +150,13 @@ class SuiteModule(LightningModule):
     def lines(result: dict[str, Any]) -> list[str]:
         """A result of ``predict_step`` as the lines of ``--format text``."""
         raise NotImplementedError
+
+    def configure_model(self) -> None:
+        """Share weights out over processes where the strategy asks for it (FSDP2); Lightning calls this repeatedly."""
+        if isinstance(self.trainer.strategy, ModelParallelStrategy) and not isinstance(self, FSDPModule):
+            fully_shard(self, mesh=self.device_mesh["data_parallel"])  # type: ignore[index]
+            for name in _USES_WEIGHTS:
+                register_fsdp_forward_method(self, name)
 
     def layer_groups(self) -> list[tuple[str, list[nn.Module]]]:
         """Names and modules that fine-tuning freezes together, from the input upwards.
@@ -148,6 +182,10 @@ class SuiteModule(LightningModule):
 
     def training_step(self, batch: Any, batch_index: int) -> Tensor:
         output = self.compute_in("train", batch)
+        if not self._totals:
+            self.step_indices.clear()
+        indices = getattr(batch, "indices", None)  # of a batch that is a tensor this would be a method
+        self.step_indices.extend(indices if isinstance(indices, list) else [])
         self._totals.append(torch.stack([output.loss_sum.detach().float(), output.weight.float()]))
         # Lightning divides by the accumulation steps; the only division here is the one by the whole weight.
         return output.loss_sum * self.trainer.accumulate_grad_batches
@@ -161,21 +199,29 @@ class SuiteModule(LightningModule):
         """Divide by the whole weight, add penalties, measure the norm and clip: called before each optimiser step."""
         totals = torch.stack(self._totals).sum(dim=0)
         self._totals.clear()
+        totals = torch.cat([totals, totals.new_tensor(self.stop.wishes())])
         if self.tuning is not None:
             self.tuning.drop_gradients()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(totals)
-        loss_sum, weight = totals.unbind()
         # Distributed strategies average gradients over ranks: multiplying by their number makes it the sum again.
-        scale = self.trainer.world_size / weight.clamp_min(torch.finfo(weight.dtype).tiny)
+        scale = self.trainer.world_size / totals[1].clamp_min(torch.finfo(totals.dtype).tiny)
+        penalised = self.optim.recurrent_l1 or self.optim.recurrent_l2
         norm = finish_gradients(
             [parameter for group in optimizer.param_groups for parameter in group["params"]],
             self.optim,
+            recurrent=recurrent_weights(self) if penalised else (),
             scale=scale,
             clip=gradient_clip_val or None,
             by_value=gradient_clip_algorithm == "value",
         )
-        self.last_step = TrainingStep(loss_sum / weight, weight, norm)
+        # One wait for the device a step: it decides here whether there is a step at all.
+        loss_sum, weight, *wishes, measured = torch.cat([totals, norm.to(totals).view(1)]).tolist()
+        self.stop.agree(wishes)
+        skipped = not (math.isfinite(loss_sum) and math.isfinite(measured))
+        if skipped:
+            optimizer.zero_grad(set_to_none=True)  # optimisers pass over parameters without a gradient
+        self.last_step = TrainingStep(loss_sum / max(weight, 1e-30), weight, measured, skipped)
 
     def validation_step(self, batch: Any, batch_index: int) -> None:
         self._evaluate("val", batch)
@@ -192,4 +238,8 @@ class SuiteModule(LightningModule):
             self.log(f"{split}/{name}", cast(Metric, metric), on_step=False, on_epoch=True, batch_size=1)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
+        if (self.optim.recurrent_l1 or self.optim.recurrent_l2) and not recurrent_weights(self):
+            raise UsageError(
+                "optim.recurrent_l1 and recurrent_l2 need recurrent weights, this model has none: leave out"
+            )
         return build_optimizer(self, self.optim, layers=None if self.tuning is None else self.tuning.layers())

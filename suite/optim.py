@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.distributed
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from suite.errors import UsageError
 
@@ -34,6 +36,8 @@ class OptimConfig:
         weight_decay: The optimiser's own decay of weight matrices (decoupled in adamw); biases are left out.
         l1: Penalty on the sum of absolute weights, added to the loss of one token (sample, frame); not on biases.
         l2: Penalty on the sum of squared weights, likewise.
+        recurrent_l1: The same as l1 on recurrent weights alone, beside it.
+        recurrent_l2: The same as l2 on recurrent weights alone, beside it.
         schedule: How the learning rate goes on after warm-up: constant; linear or cosine, which would reach the floor
             one step after the last; slanted_triangular (Howard and Ruder 2018) and one_cycle (Smith 2018), which
             bring their own warm-up; plateau: cut when the monitored metric no longer improves.
@@ -53,6 +57,8 @@ class OptimConfig:
     weight_decay: float = 0.0
     l1: float = 0.0
     l2: float = 0.0
+    recurrent_l1: float = 0.0
+    recurrent_l2: float = 0.0
     schedule: ScheduleName = "constant"
     warmup_steps: int = 0
     floor: float = 0.0
@@ -68,7 +74,10 @@ class OptimConfig:
         for key in ("lr", "eps"):
             if not 0 < getattr(self, key) < math.inf:
                 raise UsageError(f"optim.{key} is {getattr(self, key)}, allowed is more than 0")
-        for key in ("momentum", "weight_decay", "l1", "l2", "warmup_steps", "floor", "plateau_patience"):
+        for key in (
+            *("momentum", "weight_decay", "l1", "l2", "recurrent_l1", "recurrent_l2"),
+            *("warmup_steps", "floor", "plateau_patience"),
+        ):
             if getattr(self, key) < 0:
                 raise UsageError(f"optim.{key} is {getattr(self, key)}, allowed is 0 or more")
         for key in ("beta1", "beta2"):
@@ -160,7 +169,13 @@ def _one_cycle(step: int, total: int, *, peak: float = 0.3, start: float = 1 / 2
 
 
 def finish_gradients(
-    parameters: Sequence[nn.Parameter], config: OptimConfig, *, scale: Tensor, clip: float | None, by_value: bool
+    parameters: Sequence[nn.Parameter],
+    config: OptimConfig,
+    *,
+    scale: Tensor,
+    clip: float | None,
+    by_value: bool,
+    recurrent: Sequence[nn.Parameter] = (),
 ) -> Tensor:
     """Scale summed gradients, add penalties, clip; gives their norm before clipping.
 
@@ -170,26 +185,43 @@ def finish_gradients(
         scale: what gradients are multiplied with: one over the weight that they were summed over.
         clip: highest norm, or highest absolute value with ``by_value``; ``None`` leaves gradients as they are.
         by_value: clip each element on its own.
+        recurrent: those of them that penalties on recurrent weights are for.
     """
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    if config.l1 or config.l2:
+    gradients = [_local(parameter.grad) for parameter in parameters if parameter.grad is not None]
+    if config.l1 or config.l2 or config.recurrent_l1 or config.recurrent_l2:
         torch._foreach_mul_(gradients, scale)
         add_penalties(parameters, l1=config.l1, l2=config.l2)
+        add_penalties(recurrent, l1=config.recurrent_l1, l2=config.recurrent_l2, vectors=True)
         scale = torch.ones_like(scale)
-    norm = torch.nn.utils.get_total_norm(gradients) * scale
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if any(isinstance(parameter, DTensor) for parameter in parameters):  # each rank holds a part of every gradient
+        squares = norm.square()
+        torch.distributed.all_reduce(squares)
+        norm = squares.sqrt()
+    norm = norm * scale
     if clip is not None and not by_value:
         scale = scale * (clip / (norm + 1e-6)).clamp(max=1.0)  # one pass for both factors
     torch._foreach_mul_(gradients, scale)
     if clip is not None and by_value:
-        torch.nn.utils.clip_grad_value_(parameters, clip)
+        torch._foreach_clamp_min_(gradients, -clip)
+        torch._foreach_clamp_max_(gradients, clip)
     return norm
 
 
-def add_penalties(parameters: Iterable[nn.Parameter], *, l1: float, l2: float) -> None:
-    """Add the gradient of ``l1 * sum|w| + l2 * sum w^2`` over matrices to the gradients that are there."""
-    matrices = [parameter for parameter in parameters if parameter.grad is not None and parameter.dim() > 1]
-    gradients: list[Tensor] = [parameter.grad for parameter in matrices if parameter.grad is not None]
-    weights = [parameter.detach() for parameter in matrices]
+def _local(tensor: Tensor) -> Tensor:
+    """The part of a shared-out tensor that this process holds; of others, the tensor itself."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def add_penalties(parameters: Iterable[nn.Parameter], *, l1: float, l2: float, vectors: bool = False) -> None:
+    """Add the gradient of ``l1 * sum|w| + l2 * sum w^2`` over matrices to the gradients that are there.
+
+    With ``vectors`` over those too, which are biases elsewhere, but a recurrent weight may be one.
+    """
+    lowest = 1 if vectors else 2
+    matrices = [parameter for parameter in parameters if parameter.grad is not None and parameter.dim() >= lowest]
+    gradients = [_local(parameter.grad) for parameter in matrices if parameter.grad is not None]
+    weights = [_local(parameter.detach()) for parameter in matrices]
     if l2 and gradients:
         torch._foreach_add_(gradients, weights, alpha=2.0 * l2)
     if l1 and gradients:

@@ -29,6 +29,7 @@ _OWNED = {
 }  # fmt: skip
 # What a run that predicts or evaluates still has a say in.
 _EVALUATION_TRAINER = {"accelerator", "devices", "num_nodes", "strategy", "precision"}
+_GROUPS = {"--model", "--data", "--decoding", "--optim", "--tracking", "--trainer"}
 _FIXED = {"assets", "optim", "decoding", "seed"}
 _USAGE = {
     "fit": "fit.py --domain NAME [-c RECIPE] [--model.x ...] [--data.y ...]",
@@ -115,6 +116,11 @@ def _add_source(parser: SuiteParser, domain: Domain, task: str | None) -> None:
     parser.add_argument("--task", type=tasks, default=task or domain.default, help="What to train in it.")
 
 
+def default_recipe(domain: Domain, task: str, configs: Path) -> Path:
+    """The file of defaults of a task: ``default.yaml`` for the domain's own first one."""
+    return configs / domain.name / ("default.yaml" if task == domain.default else f"{task}.yaml")
+
+
 def fit_parser(domain: Domain, task_name: str, *, defaults: Path | None, verb: str = "fit") -> SuiteParser:
     """The parser of ``fit`` and ``finetune``: run, (source,) model, data, optimiser, tracking, trainer, in that order.
 
@@ -144,10 +150,7 @@ def fit_parser(domain: Domain, task_name: str, *, defaults: Path | None, verb: s
         "--resume", type=str | None, default=None,
         help="Go on with a stopped run: a checkpoint, a run folder, or auto for the newest run.",
     )  # fmt: skip
-    parser.add_argument(
-        "--checkpoint_every", type=int | None, default=None,
-        help="Also save last.ckpt every so many optimiser steps.",
-    )  # fmt: skip
+    _add_checkpoints(parser)
     parser.add_argument(
         "--patience", type=NonNegativeInt | None, default=None,
         help="Stop early after so many validations without improvement of the monitored metric.",
@@ -170,6 +173,27 @@ def fit_parser(domain: Domain, task_name: str, *, defaults: Path | None, verb: s
     parser.add_class_arguments(Trainer, "trainer", skip=owned, instantiate=False, sub_configs=True)
     _keep_whole_numbers(parser)
     return parser
+
+
+def _add_checkpoints(parser: SuiteParser) -> None:
+    parser.add_argument(
+        "--checkpoint_every", type=int | None, default=None,
+        help="Also save a checkpoint every so many optimiser steps.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--checkpoint_minutes", type=float | None, default=None,
+        help="Also save a checkpoint when so many minutes have gone by since the last one.",
+    )  # fmt: skip
+    parser.add_argument("--keep_last", type=PositiveInt, default=2, help="How many of the newest checkpoints to keep.")
+    parser.add_argument("--keep_best", type=PositiveInt, default=1, help="How many of the best checkpoints to keep.")
+    parser.add_argument(
+        "--ema_decay", type=float | None, default=None,
+        help="Keep a moving average of the weights, which validation and the exported model use: 0.999, say.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max_skipped", type=PositiveInt, default=10,
+        help="End the run after so many steps in a row with a loss or gradient that is not finite.",
+    )  # fmt: skip
 
 
 def _keep_whole_numbers(parser: SuiteParser) -> None:
@@ -213,18 +237,21 @@ def checkpoint_parser(verb: str, task: Task, *, add: Callable[[SuiteParser, Task
 
 
 def recipes_first(argv: Sequence[str]) -> list[str]:
-    """The same arguments with every ``-c FILE`` ahead, so that flags win wherever they stand on the line."""
+    """The same arguments with every file ahead, so that flags win wherever they stand on the line.
+
+    Whole recipes (``-c FILE``) come first, then files of one group (``--trainer FILE``).
+    """
     recipes: list[str] = []
+    groups: list[str] = []
     rest: list[str] = []
     arguments = iter(argv)
     for argument in arguments:
-        if argument in ("-c", "--config"):
-            recipes += [argument, *([value] if (value := next(arguments, None)) is not None else [])]
-        elif argument.startswith("--config="):
-            recipes.append(argument)
-        else:
-            rest.append(argument)
-    return recipes + rest
+        name, _, value = argument.partition("=")
+        into = recipes if name in ("-c", "--config") else groups if name in _GROUPS else rest
+        into.append(argument)
+        if into is not rest and not value and (following := next(arguments, None)) is not None:
+            into.append(following)
+    return recipes + groups + rest
 
 
 def refuse_trained(argv: Iterable[str], task: Task) -> None:

@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from lightning.pytorch import Trainer
 
 from suite import run_folder
-from suite.checkpoint import RECORD_KEY, read
+from suite.checkpoint import RECORD_KEY, read, weights_of
 from suite.cli import Domains
 from suite.config import build
 from suite.data import SuiteDataModule
@@ -19,6 +18,7 @@ from suite.errors import CheckpointError, UsageError
 from suite.module import SuiteModule
 from suite.optim import OptimConfig
 from suite.parser import SuiteParser, checkpoint_parser, recipes_first, refuse_trained, settings_of
+from suite.process import prepare_process
 from suite.trainer import quiet_libraries, refuse_strategy
 
 
@@ -73,7 +73,7 @@ def _module_of(checkpoint: dict[str, Any], task: Task, decoding: Any, path: str 
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: what travels with its model is not whole ({error!r})") from None
     try:
-        module.load_state_dict(checkpoint["state_dict"])
+        module.load_state_dict(weights_of(checkpoint))
     except (KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path}: its weights do not fit its settings ({reason[:300]})") from None
@@ -109,7 +109,7 @@ def restore(
     base = {"data": kept, **settings.get("decoding", {})}
     parsed = parser.parse_args(["--config", json.dumps(base), *recipes_first(arguments)])
     options = parser.instantiate(parsed)
-    torch.set_num_threads(options.threads)
+    prepare_process(threads=options.threads)
     decoding = None
     if task.decoding is not None:
         decoding = task.decoding(**{name: options[name] for name in settings["decoding"]})

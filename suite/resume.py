@@ -1,7 +1,9 @@
 """Going on with a run: which settings may differ from those that it began with."""
 
+from pathlib import Path
 from typing import Any
 
+from suite.checkpoint import AVERAGED_KEY
 from suite.errors import UsageError
 
 # None of these touches the order of examples, a random draw or an update. More epochs stretch schedules that end.
@@ -13,6 +15,11 @@ MAY_CHANGE = (
     "data.num_workers",
     "tracking.",
     "samples",
+    "checkpoint_every",
+    "checkpoint_minutes",
+    "keep_last",
+    "keep_best",
+    "max_skipped",
 )
 
 
@@ -27,20 +34,38 @@ def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """The settings that differ between two runs and may not within one, each with both values."""
+    before, after = flatten(old), flatten(new)
+    return [
+        f"{key} (was {before.get(key)}, now {after.get(key)})"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key) and not key.startswith(MAY_CHANGE)
+    ]
+
+
 def refuse_changes(old: dict[str, Any], new: dict[str, Any]) -> None:
     """Compare the settings asked for with those that a run began with.
 
     Raises:
         UsageError: naming each setting that differs and may not.
     """
-    before, after = flatten(old), flatten(new)
-    changed = [
-        f"{key} (was {before.get(key)}, now {after.get(key)})"
-        for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and not key.startswith(MAY_CHANGE)
-    ]
+    changed = changes(old, new)
     if changed:
         raise UsageError(
             f"--resume goes on with the settings of the run; these differ: {', '.join(changed)}. "
             f"Leave them out, or begin a new run; what may change: {', '.join(name.rstrip('.') for name in MAY_CHANGE)}"
+        )
+
+
+def refuse_average(record: dict[str, Any], path: Path) -> None:
+    """An average of checkpoints is no place in a run.
+
+    Raises:
+        UsageError: ``record`` is that of an average.
+    """
+    if AVERAGED_KEY in record:
+        raise UsageError(
+            f"--resume {path}: an average of checkpoints has no optimiser state to go on from: "
+            "resume the run itself; evaluate and predict take the average"
         )

@@ -72,6 +72,21 @@ def discard_empty(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def write_config(folder: Path, text: str) -> None:
+    """Keep the settings of a run as ``config.yaml``.
+
+    Raises:
+        SuiteError: the folder cannot be written.
+    """
+    try:
+        (folder / CONFIG).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SuiteError(
+            f"{folder / CONFIG}: cannot be written ({error.strerror}): a run needs to write into its folder; "
+            "change its rights, or copy it"
+        ) from None
+
+
 def find_checkpoint(resume: str, root: Path, domain: str) -> Path:
     """The checkpoint that ``--resume`` means: a file, a run folder, or ``auto`` for the newest run of the domain.
 

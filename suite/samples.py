@@ -7,19 +7,20 @@ from typing import Any, cast
 import numpy
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.distributed.fsdp import FSDPModule
 
 from suite.callbacks import is_training_validation
 from suite.data import SuiteDataModule
 from suite.module import SuiteModule
 from suite.seeding import mix
-from suite.tracking import log_image, log_table, logged_step
+from suite.tracking import log_file, log_image, log_table, logged_step
 
 
 class Samples(Callback):
-    """Logs ``module.sample_table`` and ``module.sample_figure`` for the same examples after each validation.
+    """Logs what ``module`` shows (table, figure, files) of the same examples after each validation.
 
     Args:
-        folder: where the table (JSON lines) and the figure (PNG) of each validation are kept as files.
+        folder: where the table (JSON lines), the figure (PNG) and other files of each validation are kept.
         count: how many examples.
     """
 
@@ -28,12 +29,18 @@ class Samples(Callback):
         self._batch: Any = None
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not is_training_validation(trainer) or not trainer.is_global_zero or self.count < 1:
+        # Weights that are shared out can only be read by all processes together.
+        takes_part = trainer.is_global_zero or isinstance(pl_module, FSDPModule)
+        if not is_training_validation(trainer) or not takes_part or self.count < 1:
             return
         module, step = cast(SuiteModule, pl_module), logged_step(trainer)
         batch = self._fixed_batch(trainer, module)
         with trainer.precision_plugin.forward_context(), torch.no_grad():
             table, figure = module.sample_table(batch), module.sample_figure(batch)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            files = module.write_samples(batch, self.folder, f"step-{step:07d}")
+        if not trainer.is_global_zero:
+            return
         if table is not None:
             columns, rows = table
             self._write(f"step-{step:07d}.jsonl", columns, rows)
@@ -45,6 +52,8 @@ class Samples(Callback):
         for path in module.write_evaluation("val", self.folder, "val"):
             if path.suffix == ".png":
                 log_image(trainer.loggers, f"samples/{path.stem}", path, step)
+        for number, path in enumerate(files):
+            log_file(trainer.loggers, f"samples/{number}", path, step)
 
     def _fixed_batch(self, trainer: Trainer, module: SuiteModule) -> Any:
         if self._batch is None:

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from suite.data import SuiteDataModule
 from suite.errors import CheckpointError, DataError, UsageError
 from suite.module import StepOutput, SuiteModule
+from suite.optim import OptimConfig
 from suite.seeding import mix
 
 State = tuple[Tensor, ...]
@@ -226,10 +227,22 @@ class CarriedModule(SuiteModule):
 
     A domain writes ``compute_chunk(batch, state) -> (StepOutput, state)``; its batches say whether they begin tracks.
     A state is a tuple of tensors with a row for each track, as recurrent encoders take and give it.
+
+    Args:
+        assets: plain data that travels with the weights.
+        state_reset: probability that a track's state is emptied before a chunk in training. An epoch has few
+            beginnings: without more of them a model may never learn to begin, and go wrong for good where it does.
+        optim: the optimiser and its schedule.
+
+    Raises:
+        UsageError: a probability outside [0, 1).
     """
 
-    def __init__(self, assets: dict[str, Any], **settings: Any) -> None:
-        super().__init__(assets, **settings)
+    def __init__(self, assets: dict[str, Any], *, state_reset: float = 0.0, optim: OptimConfig | None = None) -> None:
+        super().__init__(assets, optim=optim)
+        if not 0.0 <= state_reset < 1.0:
+            raise UsageError(f"model.state_reset is {state_reset}, allowed is 0 up to but not including 1")
+        self.state_reset = state_reset
         self._carried: dict[str, State] = {}
 
     def compute_chunk(self, batch: Any, state: State | None) -> tuple[StepOutput, State]:
@@ -245,9 +258,15 @@ class CarriedModule(SuiteModule):
         if not batch.begins:
             assert split in self._carried, f"a chunk of {split} goes on from a state that is not there"
             state = tuple(part.to(self.device) for part in self._carried[split])
+            if split == "train" and self.state_reset:
+                state = self._reset(state)
         output, final = self.compute_chunk(batch, state)
-        self._carried[split] = tuple(part.detach() for part in final)
+        self._carried[split] = _finite_rows(tuple(part.detach() for part in final))
         return output
+
+    def _reset(self, state: State) -> State:
+        emptied = torch.rand(state[0].size(0), device=self.device) < self.state_reset
+        return tuple(part.masked_fill(emptied.view(-1, *[1] * (part.dim() - 1)), 0.0) for part in state)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the training state of every process; called on all of them."""
@@ -269,6 +288,13 @@ class CarriedModule(SuiteModule):
                 "use as many devices as before, or begin a new run"
             )
         self._carried["train"] = tuple(states[self.trainer.global_rank])
+
+
+def _finite_rows(state: State) -> State:
+    """Rows that are not finite are emptied: a batch whose step is skipped must not spoil all that follow it."""
+    rows = state[0].size(0)
+    broken = torch.stack([~torch.isfinite(part).view(rows, -1).all(dim=1) for part in state]).any(dim=0)
+    return tuple(part.masked_fill(broken.view(-1, *[1] * (part.dim() - 1)), 0.0) for part in state)
 
 
 def _gather(state: State) -> Sequence[State]:

@@ -149,6 +149,13 @@ def log_image(
         tracker.log_media(key, wandb.Image(source, caption=caption), step)
 
 
+def log_file(loggers: Logger | Iterable[Logger] | None, key: str, path: Path, step: int) -> None:
+    """Log an image (.png) or a sound (.wav) under ``key`` at ``logged_step``. Nothing without W&B."""
+    if tracker := find_tracker(loggers):
+        kinds: dict[str, Any] = {".png": wandb.Image, ".wav": wandb.Audio}
+        tracker.log_media(key, kinds[path.suffix](str(path), caption=path.stem), step)
+
+
 def finish(loggers: Logger | Iterable[Logger] | None) -> None:
     """End the W&B run, if there is one. Lightning does not: without it a second run in the process joins the first."""
     if tracker := find_tracker(loggers):

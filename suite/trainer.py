@@ -4,17 +4,22 @@ import logging
 import os
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import DDPStrategy
 
-from suite.callbacks import LearningRate, RunCheckpoints, StepLog, StepSeed
+from suite.callbacks import LearningRate, StepLog, StepSeed
 from suite.checkpoint import AtomicCheckpointIO
+from suite.ema import WeightAverage
 from suite.errors import UsageError
+from suite.finite import FiniteGuard
 from suite.module import SuiteModule
-from suite.progress import build_progress
+from suite.progress import Bar, build_progress
+from suite.ranks import SameOnAllRanks
+from suite.run_checkpoints import CheckpointPolicy, RunCheckpoints
 from suite.run_folder import CHECKPOINTS, SAMPLES
 from suite.samples import Samples
 from suite.unfreezing import Unfreezing
@@ -35,7 +40,13 @@ def quiet_libraries() -> None:
 
 
 def build_trainer(
-    config: Any, folder: Path, *, record: dict[str, Any], module: SuiteModule, loggers: list[Logger]
+    config: Any,
+    folder: Path,
+    *,
+    record: dict[str, Any],
+    module: SuiteModule,
+    loggers: list[Logger],
+    start: dict[str, Any] | None = None,
 ) -> Trainer:
     """A trainer that keeps a run in ``folder``.
 
@@ -45,28 +56,21 @@ def build_trainer(
         record: what every checkpoint says beside its tensors.
         module: what will be trained, for what it monitors.
         loggers: where figures go.
+        start: what else must be the same in all processes: the data, the step to go on from.
 
     Raises:
         UsageError: a strategy that computes wrong results.
     """
     options = dict(vars(config.trainer))
     refuse_strategy(options.get("strategy"))
+    if options.get("strategy") == "ddp":  # gradients lie in the buffers that are reduced: no copy to and fro
+        options["strategy"] = DDPStrategy(gradient_as_bucket_view=True)
     users = options.pop("callbacks") or []
-    callbacks: list[Callback] = [
-        StepSeed(config.seed),
-        LearningRate(),
-        StepLog(),
-        Samples(folder / SAMPLES, count=config.samples),
-        RunCheckpoints(folder / CHECKPOINTS, record=record, every_n_steps=config.checkpoint_every),
-        *(users if isinstance(users, list) else [users]),
-    ]
-    if module.tuning is not None:
-        callbacks.append(Unfreezing())
-    if config.patience is not None:
-        callbacks.append(EarlyStopping(module.monitor, mode=module.monitor_mode, patience=int(config.patience)))
+    callbacks = _standing_callbacks(config, folder, record=record, module=module, start=start or {})
+    callbacks += users if isinstance(users, list) else [users]
     if options.pop("enable_progress_bar") is not False:
         callbacks.append(build_progress())
-    return Trainer(
+    trainer = Trainer(
         **options,
         callbacks=callbacks,
         logger=loggers,
@@ -74,8 +78,37 @@ def build_trainer(
         use_distributed_sampler=False,  # our sampler shares examples out itself, without repeating any
         default_root_dir=folder,
         enable_model_summary=False,
-        enable_progress_bar=any(callback.__class__.__name__ == "Bar" for callback in callbacks),
+        enable_progress_bar=any(isinstance(callback, Bar) for callback in callbacks),
     )
+    # Lightning would broadcast before each batch whether rank 0 was signalled; ranks agree on that with the step's own
+    # reduction here (suite/stop.py).
+    cast(Any, trainer.fit_loop.epoch_loop)._broadcast_sigterm_tensor = lambda: None
+    return trainer
+
+
+def _standing_callbacks(
+    config: Any, folder: Path, *, record: dict[str, Any], module: SuiteModule, start: dict[str, Any]
+) -> list[Callback]:
+    """What every run has; the order matters where one prepares what another reads."""
+    policy = CheckpointPolicy(
+        config.checkpoint_every, config.checkpoint_minutes, keep_last=config.keep_last, keep_best=config.keep_best
+    )
+    checkpoints = RunCheckpoints(folder / CHECKPOINTS, record=record, policy=policy)
+    callbacks: list[Callback] = [
+        SameOnAllRanks({**record["settings"], **start}),
+        StepSeed(config.seed),
+        LearningRate(),
+        FiniteGuard(config.max_skipped, checkpoints=checkpoints),
+        StepLog(),
+        Samples(folder / SAMPLES, count=config.samples),
+    ]
+    if config.ema_decay is not None:
+        callbacks.append(WeightAverage(config.ema_decay))  # after the samples, which show the average
+    if module.tuning is not None:
+        callbacks.append(Unfreezing())
+    if config.patience is not None:
+        callbacks.append(EarlyStopping(module.monitor, mode=module.monitor_mode, patience=int(config.patience)))
+    return [*callbacks, checkpoints]
 
 
 def refuse_strategy(strategy: Any) -> None:

@@ -166,7 +166,9 @@ def check_a_checkpoint_is_plain_data(case: Case, folder: Path) -> None:
     ran = run("fit", *command, "--runs", folder, "--name", "run", application=case.application, configs=case.configs)
     assert ran.status == 0, ran.err
     found = sorted((folder / case.domain.name / "run" / "checkpoints").glob("*.ckpt"))
-    assert [path.name for path in found] == ["best.ckpt", "last.ckpt"]
+    assert [path.name for path in found[:2]] == ["best.ckpt", "last.ckpt"]
+    assert len(found) > 2
+    assert all(path.name.startswith("step-") for path in found[2:])
     for path in found:
         checkpoint = torch.load(path, weights_only=True)
         assert {"state_dict", RECORD_KEY} <= checkpoint.keys()

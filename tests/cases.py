@@ -7,7 +7,7 @@ is covered without a test of its own, and without a word here unless its data wa
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from suite.domain import Domain
 from suite.module import SuiteModule
 from suite.optim import OptimConfig
 from suite.parser import fit_parser, settings_of
-from suite.recurrent import FusedCell
+from suite.recurrent import CELLS
 from suite.seeding import seed_everything
 from tests import toy
 from tests.commands import TOY_CONFIGS
@@ -36,6 +36,10 @@ OVERRIDES: dict[str, tuple[str, ...]] = {
     "video": ("--data.sample_size", "40", "--model.cnn.width", "8"),
     "text": ("--data.sample_size", "120", "--data.vocabulary.size", "150"),
     "text/language_model": ("--data.chunk_length", "16", "--decoding.length", "6"),
+    "audio": (
+        *("--data.sample_minutes", "0.3", "--data.window", "700", "--data.context", "7", "--model.channels", "32"),
+        *("--model.num_layers", "6", "--model.cycle", "6", "--model.skip_channels", "32"),
+    ),
 }
 
 
@@ -61,7 +65,7 @@ def cases() -> list[Case]:
             for task in sorted(domain.tasks):
                 case = Case(domain, task, None, application, configs)
                 has_cell = "cell" in (settings(case)["model"].get("encoder") or {})
-                cells = get_args(FusedCell) if has_cell else (None,)
+                cells = CELLS if has_cell else (None,)
                 found += [case._replace(cell=cell) for cell in cells]
     return found
 

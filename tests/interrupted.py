@@ -1,7 +1,8 @@
 """Run a verb and be killed at a chosen moment: ``python -m tests.interrupted WHEN VERB ...``.
 
-WHEN is ``never``, or ``HOOK:COUNT:SIGNAL``: the COUNT-th call of a Lightning hook sends SIGNAL to this process, after
-the run's own callbacks have done their part. The steps made are counted in the file that ``STEPS_FILE`` names.
+WHEN is ``never``, or ``HOOK:COUNT:SIGNAL``: the COUNT-th call of a Lightning hook sends SIGNAL to this process, or with
+``RAISE`` raises an error; in several processes ``HOOK:COUNT:SIGNAL:RANK`` does so in one of them. Checkpoints of that
+hook are written before. The steps begun are counted in the file that ``STEPS_FILE`` names.
 """
 
 import os
@@ -22,22 +23,26 @@ class Interrupt(Callback):
     """Sends itself a signal."""
 
     def __init__(self, when: str) -> None:
-        self.hook, count, name = when.split(":") if when != "never" else ("", "0", "SIGKILL")
-        self.left, self.signal = int(count), getattr(signal, name)
+        self.hook, count, self.action, *rank = when.split(":") if when != "never" else ("", "0", "SIGKILL")
+        self.left, self.rank = int(count), int(rank[0]) if rank else None
 
     def _called(self, hook: str) -> None:
         if hook == self.hook:
             self.left -= 1
-            if self.left == 0:
-                os.kill(os.getpid(), self.signal)
+            if self.left == 0 and self.rank in (None, int(os.environ.get("LOCAL_RANK", "0"))):
+                if "KILL_FILE" in os.environ:  # its time is when it happened
+                    Path(os.environ["KILL_FILE"]).touch()
+                if self.action == "RAISE":
+                    raise RuntimeError("raised on purpose")
+                os.kill(os.getpid(), getattr(signal, self.action))
 
     def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
-        self._called("on_train_batch_start")
-
-    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         if "STEPS_FILE" in os.environ:
             with Path(os.environ["STEPS_FILE"]).open("a") as file:
                 file.write(f"{trainer.global_rank} {trainer.global_step}\n")
+        self._called("on_train_batch_start")
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         self._called("on_train_batch_end")
 
     def on_validation_batch_end(self, *args: Any) -> None:

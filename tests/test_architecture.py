@@ -56,11 +56,16 @@ def test_there_is_something_to_look_at() -> None:
     assert DOMAINS
 
 
+# Names of domains that mean something else where they stand.
+ALSO_WORDS = {"suite/prediction.py": {"text"}}  # --format text
+
+
 @pytest.mark.parametrize("path", files("suite"), ids=shown)
 def test_suite_imports_no_application(path: Path) -> None:
     assert not roots(path) & {"domains", "scripts", "tests", "benchmarks"}
     constants = (node.value for node in ast.walk(tree_of(path)) if isinstance(node, ast.Constant))
-    assert not [text for text in constants if isinstance(text, str) and text in DOMAINS], "suite names a domain"
+    named = {text for text in constants if isinstance(text, str) and text in DOMAINS}
+    assert not named - ALSO_WORDS.get(shown(path), set()), "suite names a domain"
 
 
 @pytest.mark.parametrize("path", files("domains"), ids=shown)

@@ -48,7 +48,7 @@ def test_best_is_the_best_and_last_the_last(tmp_path: Path) -> None:
     best = torch.load(folder / "best.ckpt", weights_only=True)
     last = torch.load(folder / "last.ckpt", weights_only=True)
     kept = next(state for name, state in last["callbacks"].items() if name.startswith("RunCheckpoints"))
-    assert kept["best"] == pytest.approx(min(losses))
+    assert kept["best"] == [[pytest.approx(min(losses)), best["global_step"]]]
     assert best["global_step"] == 8 * (losses.index(min(losses)) + 1)
     assert last["global_step"] == 32
 

@@ -182,9 +182,11 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
 def test_a_run_leaves_what_it_should() -> None:
     folder = trained()
     assert {path.name for path in folder.iterdir()} == {"config.yaml", "metrics.csv", "checkpoints", "samples"}
-    assert {path.name for path in (folder / "checkpoints").iterdir()} == {
-        *("last.ckpt", "last.ckpt.sha256", "best.ckpt", "best.ckpt.sha256"),
-    }
+    names = sorted(path.name for path in (folder / "checkpoints").glob("*.ckpt"))
+    assert names[:2] == ["best.ckpt", "last.ckpt"]
+    assert [name[:5] for name in names[2:]] == ["step-", "step-"]
+    everything = {path.name for path in (folder / "checkpoints").iterdir()}
+    assert everything == {*names, *(f"{name}.sha256" for name in names)}
     with (folder / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     wanted = {"train/loss", "train/grad_norm", "train/lr", "train/tokens_per_second", "val/loss", "val/bleu"}
@@ -234,3 +236,14 @@ def test_disabled_tracking_writes_nothing_of_its_own(tmp_path: Path, monkeypatch
 
 def test_no_such_verb() -> None:
     assert_one_line(run("fly"), 2, "fly")
+
+
+def test_a_file_of_one_group_comes_before_flags_and_after_recipes(tmp_path: Path) -> None:
+    recipe = write(tmp_path, "trainer: {log_every_n_steps: 5, accumulate_grad_batches: 2, precision: bf16-mixed}")
+    group = write(tmp_path, "log_every_n_steps: 6\nlimit_val_batches: 3\n", "t.yaml")
+    flags = ["--trainer.limit_val_batches=1", "--trainer", str(group), "-c", str(recipe)]
+    for given in (flags, [flags[0], f"--trainer={group}", f"--config={recipe}"]):
+        trainer = settings(*given)["trainer"]
+        assert (trainer["log_every_n_steps"], trainer["accumulate_grad_batches"]) == (6, 2)
+        assert (trainer["limit_val_batches"], trainer["precision"]) == (1, "bf16-mixed")
+        assert trainer["gradient_clip_val"] == 1.0  # of the defaults

@@ -23,10 +23,10 @@ def shown(path: Path) -> str:
     return path.relative_to(CONFIGS).as_posix()
 
 
-def parser_of(domain: Domain, task: str | None = None) -> SuiteParser:
+def parser_of(domain: Domain, task: str | None = None, *, verb: str = "fit") -> SuiteParser:
     name = task or domain.default
     file = "default.yaml" if name == domain.default else f"{name}.yaml"
-    return fit_parser(domain, name, defaults=CONFIGS / domain.name / file)
+    return fit_parser(domain, name, defaults=CONFIGS / domain.name / file, verb=verb)
 
 
 def settings(parser: SuiteParser, *argv: str) -> dict[str, Any]:
@@ -51,8 +51,9 @@ def test_a_recipe_names_its_domain_and_parses(path: Path) -> None:
     domain = domains.load(path.parent.name)
     assert given["domain"] == path.parent.name
     assert given["task"] in domain.tasks
-    parsed = settings(parser_of(domain, given["task"]), "-c", str(path))
-    for group in ("model", "data", "optim", "trainer"):
+    verb = "finetune" if "finetune" in given else "fit"
+    parsed = settings(parser_of(domain, given["task"], verb=verb), "-c", str(path))
+    for group in ("model", "data", "optim", "trainer", "finetune", "decoding"):
         for key, value in given.get(group, {}).items():
             expected = {**parsed[group][key], **value} if isinstance(value, dict) else value
             assert parsed[group][key] == expected, (group, key)
@@ -61,8 +62,11 @@ def test_a_recipe_names_its_domain_and_parses(path: Path) -> None:
 @pytest.mark.parametrize("name", domains.available())
 def test_recipes_of_the_trainer_parse_in_every_domain(name: str) -> None:
     for path in OF_TRAINER:
-        assert set(yaml.safe_load(path.read_text(encoding="utf-8"))) == {"trainer"}, path
-        settings(parser_of(domains.load(name)), "-c", str(path))
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = settings(parser_of(domains.load(name)), "--trainer", str(path))["trainer"]
+        assert {key: found[key] for key in given if key != "strategy"} == {
+            k: v for k, v in given.items() if k != "strategy"
+        }
 
 
 @pytest.mark.parametrize("name", domains.available())

@@ -31,6 +31,10 @@ FLAGS: dict[str, list[str]] = {
         "--data.sample_size=121", "--model.dropout=0", "--model.embedding_size=16",
         "--model.encoder.hidden_size=16", "--trainer.max_epochs=2", "--trainer.log_every_n_steps=2",
     ],
+    "audio": [
+        "--data.sample_minutes=0.3", "--data.window=1000", "--model.channels=8", "--model.num_layers=4",
+        "--model.cycle=3", "--trainer.max_epochs=1", "--trainer.log_every_n_steps=2", "--samples=2",
+    ],
 }  # fmt: skip
 
 

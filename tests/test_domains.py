@@ -13,7 +13,7 @@ import domains
 from suite.domain import Domain, Task
 from suite.module import StepOutput, SuiteModule
 from suite.optim import OptimConfig
-from suite.recurrent import RecurrentEncoder
+from suite.recurrent import CELLS, RecurrentEncoder
 from tests import battery, cases, toy
 from tests.battery import CHECKS
 from tests.cases import Case
@@ -39,12 +39,7 @@ def name_of(check: Check) -> str:
 def test_every_domain_is_here() -> None:
     names = {case.domain.name for case in CASES}
     assert names == {*domains.available(), "toy"}
-    assert {case.cell for case in CASES if case.domain.name == "translation"} == {
-        "rnn_tanh",
-        "rnn_relu",
-        "lstm",
-        "gru",
-    }
+    assert {case.cell for case in CASES if case.domain.name == "translation"} == set(CELLS)
     assert "toy" not in cases.OVERRIDES, "the toy domain shows that one without overrides is covered"
     assert len(CHECKS) == 8
 

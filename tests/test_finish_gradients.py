@@ -46,3 +46,17 @@ def test_penalties_are_of_the_mean_loss_and_clipped_with_it() -> None:
     torch.nn.utils.clip_grad_norm_(reference, 1.0)
     for left, right in zip(ours, reference, strict=True):
         torch.testing.assert_close(left.grad, right.grad)
+
+
+def test_penalties_on_recurrent_weights_alone() -> None:
+    """A vector too: IndRNN's recurrent weight is one."""
+    ours, reference = parameters(3.0), parameters(3.0)
+    config = OptimConfig(recurrent_l1=0.3, recurrent_l2=0.2)
+    finish_gradients(ours, config, scale=torch.tensor(0.5), clip=None, by_value=False, recurrent=ours[1:])
+    vector = reference[1]
+    for parameter in reference[:2]:
+        assert parameter.grad is not None
+        parameter.grad *= 0.5
+    (0.3 * vector.abs().sum() + 0.2 * vector.square().sum()).backward()
+    for left, right in zip(ours, reference, strict=True):
+        torch.testing.assert_close(left.grad, right.grad)

@@ -197,6 +197,8 @@ def test_schedules_that_end_need_an_end_and_stay_positive(schedule: Any) -> None
         ({"weight_decay": -0.1}, r"optim\.weight_decay is -0\.1, allowed is 0 or more"),
         ({"l1": -1.0}, r"optim\.l1 is -1\.0"),
         ({"l2": -1.0}, r"optim\.l2 is -1\.0"),
+        ({"recurrent_l1": -1.0}, r"optim\.recurrent_l1 is -1\.0"),
+        ({"recurrent_l2": -1.0}, r"optim\.recurrent_l2 is -1\.0"),
         ({"warmup_steps": -1}, r"optim\.warmup_steps is -1"),
         ({"plateau_patience": -1}, r"optim\.plateau_patience is -1"),
         ({"plateau_factor": 1.0}, r"optim\.plateau_factor is 1\.0, allowed is more than 0 and less than 1"),

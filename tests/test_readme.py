@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import domains
+from suite import checkpoint
 from suite.cli import CONFIGS, peek_domain
 from suite.parser import fit_parser, recipes_first
 from tests.commands import QUIET, ROOT, pairs_of, run, trained
@@ -27,7 +28,7 @@ TUNING = [each for each in [*COMMANDS, *commands_of(read("docs/finetuning.md"))]
 
 def test_there_are_commands_of_each_kind() -> None:
     assert {re.search(r"scripts/(\w+)\.py", command).group(1) for command in COMMANDS} == {  # type: ignore[union-attr]
-        "fit", "evaluate", "predict", "finetune", "benchmark",
+        "fit", "evaluate", "predict", "finetune", "benchmark", "average", "diagnose",
     }  # fmt: skip
     assert len(TUNING) > 3
 
@@ -41,8 +42,33 @@ def test_fit_commands_parse(command: str, monkeypatch: pytest.MonkeyPatch) -> No
     parser.parse_args(recipes_first(arguments))
 
 
+@pytest.mark.parametrize("command", [each for each in COMMANDS if "scripts/diagnose.py" in each])
+def test_diagnose_commands_parse(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    arguments = shlex.split(command.split("scripts/diagnose.py", 1)[1])
+    outputs = [str(tmp_path / word) if word.endswith(".json") else word for word in arguments]
+    small = ["--data.dataset", "sample", "--data.sample_size", "200", *QUIET, "--steps", "1"]
+    ran = run("diagnose", *outputs, *small)
+    assert ran.status == 0, ran
+    assert [path.name for path in tmp_path.iterdir()] == [word for word in arguments if word.endswith(".json")]
+
+
+@pytest.mark.parametrize("command", [each for each in COMMANDS if "scripts/average.py" in each])
+def test_average_commands(command: str, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    (folder / "checkpoints").mkdir(parents=True)
+    content = checkpoint.read(trained() / "checkpoints" / "last.ckpt")
+    for step in (content["global_step"], content["global_step"] - 1):
+        checkpoint.write({**content, "global_step": step}, folder / "checkpoints" / f"step-{step}.ckpt")
+    words = shlex.split(command.split("scripts/average.py", 1)[1])
+    ran = run("average", *(str(folder) if word == "runs/translation/NAME" else word for word in words))
+    assert ran.status == 0, ran
+    (average,) = folder.glob("average-*.ckpt")
+    assert run("predict", "--checkpoint", average, stdin=b"A dog is sleeping.\n").status == 0
+
+
 @pytest.mark.parametrize(
-    "command", [each for each in COMMANDS if "runs/" in each and re.search("evaluate|predict", each)]
+    "command", [each for each in COMMANDS if "NAME" in each and re.search(r"(evaluate|predict|benchmark)\.py", each)]
 )
 def test_commands_on_a_run(command: str, tmp_path: Path) -> None:
     verb, rest = re.search(r"scripts/(\w+)\.py (.*)", command).groups()  # type: ignore[union-attr]

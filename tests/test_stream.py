@@ -1,6 +1,7 @@
 """Truncated back-propagation: order of chunks, the carried state against one pass and against a plain loop."""
 
 import itertools
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy
@@ -209,6 +210,33 @@ def test_the_state_travels_with_a_checkpoint_as_plain_tensors() -> None:
     assert not empty
 
 
+def test_states_are_emptied_in_training_alone() -> None:
+    module = Module()
+    module.state_reset = 0.5
+    rows = 400
+    state = tuple(torch.randn(rows, 1, 3) for _ in range(2))
+    found: list[State] = []
+
+    def keep(batch: Batch, state: State | None) -> tuple[StepOutput, State]:
+        assert state is not None
+        found.append(state)
+        return StepOutput(torch.zeros(()), torch.ones(())), state
+
+    module.compute_chunk = keep  # type: ignore[method-assign]
+    batch = Batch(torch.zeros(rows, 2), torch.ones(rows), list(range(rows)), False)
+    for split in ("train", "val"):
+        module._carried[split] = state
+        module.compute_in(split, batch)
+    emptied = (found[0][0] == 0).flatten(1).all(dim=1)
+    assert 150 < int(emptied.sum()) < 250
+    for before, after in zip(state, found[0], strict=True):
+        assert torch.equal(after[~emptied], before[~emptied])
+        assert not after[emptied].any()
+    assert all(torch.equal(before, after) for before, after in zip(state, found[1], strict=True))
+    with pytest.raises(UsageError, match=r"model\.state_reset is 1"):
+        CarriedModule({}, state_reset=1.0)
+
+
 def test_a_batch_with_an_empty_row_keeps_its_state() -> None:
     module = Module()
     state = tuple(torch.randn(2, 1, 3) for _ in range(2))
@@ -231,3 +259,23 @@ def test_errors() -> None:
     with pytest.raises(UsageError, match=r"data\.eval_tracks is 0"):
         data(eval_tracks=0)
     assert numpy.array_equal(Chunks(3, chunk_length=100, seed=None).lengths, [3])
+
+
+def test_a_state_that_is_not_finite_is_emptied_and_others_go_on() -> None:
+    """Otherwise one bad batch would make every later step of its track one that has to be skipped."""
+    seen: list[Any] = []
+
+    class Breaking(CarriedModule):
+        def compute_chunk(self, batch: Any, state: Any) -> Any:
+            seen.append(state)
+            final = (torch.tensor([[[1.0, 2.0]], [[3.0, 4.0]], [[5.0, 6.0]]]), torch.ones(3, 1, 2))
+            final[0][1, 0, 0] = float("nan")
+            final[1][2, 0, 1] = float("inf")
+            return StepOutput(torch.zeros(()), torch.ones(())), final
+
+    module = Breaking({})
+    module.compute_in("train", SimpleNamespace(begins=True))
+    module.compute_in("train", SimpleNamespace(begins=False))
+    kept = seen[1]
+    assert torch.equal(kept[0], torch.tensor([[[1.0, 2.0]], [[0.0, 0.0]], [[0.0, 0.0]]]))
+    assert torch.equal(kept[1], torch.tensor([[[1.0, 1.0]], [[0.0, 0.0]], [[0.0, 0.0]]]))

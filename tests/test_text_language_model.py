@@ -3,7 +3,7 @@
 import itertools
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -55,9 +55,9 @@ def test_figures_are_those_of_one_pass_over_the_text(level: Level, tmp_path: Pat
         ids += [*data.tokenizer.encode(document), *([] if level == "char" else [EOS])]
     nll, state = 0.0, None
     for before, after in itertools.pairwise(ids):
-        features, state = module.eval()._features(torch.tensor([[before]]), torch.tensor([1]), state)
-        logits = features[0, 0] @ module.output_weight.t() + module.output_bias
-        nll -= float(logits.log_softmax(dim=0)[after].detach())
+        with torch.no_grad():
+            logits, state = module.eval().step(torch.tensor([before]), state)  # type: ignore[arg-type]
+        nll -= float(logits[0].log_softmax(dim=0)[after])
     assert figures["loss"] == pytest.approx(nll / (len(ids) - 1), rel=1e-6)
     assert figures["perplexity"] == pytest.approx(math.exp(nll / (len(ids) - 1)), rel=1e-6)
     assert figures["bits_per_character"] == pytest.approx(nll / math.log(2) / len(text), rel=1e-6)
@@ -110,8 +110,8 @@ def test_greedy_continuation_is_step_by_step(level: Level, tmp_path: Path) -> No
     ids = [EOS, *data.tokenizer.encode(prompt)]
     start = len(ids)
     while len(ids) < start + 7:
-        features, _ = module._features(torch.tensor([ids]), torch.tensor([len(ids)]), None)
-        logits = features[0, -1] @ module.output_weight.t() + module.output_bias
+        encoded = module._encode(torch.tensor([ids]), torch.tensor([len(ids)]), None)
+        logits = module._features(encoded)[0, -1] @ module.output_weight.t() + module.output_bias
         logits[[0, 1, 2]] = -torch.inf
         if int(logits.argmax()) == EOS:
             break
@@ -144,6 +144,7 @@ def test_goes_on_exactly_inside_an_accumulation_with_workers(tmp_path: Path) -> 
 @pytest.mark.distributed
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     flags = ["--task=language_model", "--data.chunk_length=8", "--data.eval_tracks=4", "--decoding.length=4"]
+    flags.append("--model.state_reset=0")  # each process draws its own
     one = fit("text", "one", tmp_path, ["--data.batch_size=16", *flags])
     ddp = ["--data.batch_size=8", "--trainer.devices=2", "--trainer.strategy=ddp"]
     two = fit("text", "two", tmp_path, [*ddp, *flags])
@@ -160,8 +161,8 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
 
 def test_errors(tmp_path: Path) -> None:
     data = data_of(tmp_path)
-    with pytest.raises(UsageError, match="reads in one direction"):
-        LanguageModule(data.assets, encoder=EncoderConfig())
+    with pytest.raises(UsageError, match="would see what it has to predict"):
+        LanguageModule(data.assets, encoder=EncoderConfig(num_layers=2, bidirectional=True))
     with pytest.raises(UsageError, match=r"data\.chunk_length is 0"):
         data_of(tmp_path, chunk_length=0)
     with pytest.raises(UsageError, match=r"needs --data\.train"):
@@ -177,6 +178,51 @@ def test_errors(tmp_path: Path) -> None:
         data_of(tmp_path, train=str(tmp_path / "bad.txt")).documents("train")
 
 
-def test_a_bidirectional_encoder_is_one_line(tmp_path: Path) -> None:
-    flags = ("--task", "language_model", "--model.encoder.bidirectional", "true", "--runs", tmp_path)
-    assert_one_line(run("fit", "--domain", "text", *flags), 2, "model.encoder.bidirectional", "use false")
+def both_ways(data: LanguageData) -> LanguageModule:
+    encoder = EncoderConfig(cell="lstm", hidden_size=6, bidirectional=True)
+    return module_of(data, encoder=encoder, dropout=0.0).double()
+
+
+def test_reading_both_ways_is_two_language_models(tmp_path: Path) -> None:
+    """The forward one alone, chunk after chunk, and the backward one by a plain loop from each chunk's end."""
+    data = data_of(tmp_path)
+    module = both_ways(data)
+    assert module.backward_to_embedding is not None
+    forward = EncoderConfig(cell="lstm", hidden_size=6, bidirectional=False)
+    alone = module_of(data, encoder=forward, dropout=0.0).double()
+    own = {key: value for key, value in module.state_dict().items() if "layers.1" not in key and "backward" not in key}
+    alone.load_state_dict(own)
+    state, other = None, None
+    for batch in list(data.loader("train", shuffle=True))[:4]:
+        with torch.no_grad():
+            output, state = module.train().compute_chunk(batch, state)
+            expected, other = alone.train().compute_chunk(batch, other)
+            assert float(output.outputs.nll) == pytest.approx(float(expected.loss_sum), rel=1e-9)
+            backward = 0.0
+            layer = cast(Any, module.network.encoder.layers[1]).rnn
+            for row, length in zip(batch.tokens, batch.lengths.tolist(), strict=True):
+                hidden = None
+                for place in range(length - 1, 0, -1):
+                    _, hidden = layer(module.network.embedding(row[place]).view(1, 1, -1), hidden)
+                    features = module.backward_to_embedding(hidden[0].flatten())
+                    logits = module.output_weight @ features + module.output_bias
+                    backward -= float(logits.log_softmax(dim=0)[row[place - 1]])
+        assert float(output.loss_sum - output.outputs.nll) == pytest.approx(backward, rel=1e-6)
+        torch.testing.assert_close(state[0][:, :1], other[0])
+
+
+def test_continuations_read_forward_alone(tmp_path: Path) -> None:
+    data = data_of(tmp_path)
+    module = both_ways(data).eval()
+    batch = data.collate([data.load_inputs(["the owl sat"]).fetch(0, 0)])
+    before = module.continue_texts(batch)
+    for name, parameter in module.named_parameters():
+        if "layers.1" in name or "backward" in name:
+            torch.nn.init.normal_(parameter)
+    assert module.continue_texts(batch) == before
+
+
+def test_two_layers_over_two_directions_are_one_line(tmp_path: Path) -> None:
+    flags = ("--model.encoder.bidirectional", "true", "--model.encoder.num_layers", 2, "--runs", tmp_path)
+    ran = run("fit", "--domain", "text", "--task", "language_model", *flags)
+    assert_one_line(ran, 2, "model.encoder", "use num_layers 1, or bidirectional false")

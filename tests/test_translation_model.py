@@ -15,11 +15,12 @@ from domains.translation.model import TranslationModule
 from suite.attention import AttentionKind
 from suite.decoding import select
 from suite.errors import UsageError
-from suite.recurrent import EncoderConfig, FusedCell
+from suite.recurrent import CELLS, CellName, EncoderConfig, RecurrentOptions
 from suite.recurrent.fused import FusedLayer
+from suite.recurrent.options import FUSED
+from suite.recurrent.penalties import activation_penalty, temporal_penalty
 from suite.sequence import length_mask
 
-CELLS: tuple[FusedCell, ...] = get_args(FusedCell)
 ATTENTIONS: tuple[AttentionKind, ...] = get_args(AttentionKind)
 EXACT: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-10}
 SIZE = 8
@@ -30,9 +31,7 @@ def data(joint: bool = True) -> TranslationData:
     return TranslationData(sample_size=60, vocabulary=VocabularyConfig(level="char", size=60, joint=joint))
 
 
-def module_of(
-    *, cell: FusedCell = "gru", num_layers: int = 1, joint: bool = True, **settings: Any
-) -> TranslationModule:
+def module_of(*, cell: CellName = "gru", num_layers: int = 1, joint: bool = True, **settings: Any) -> TranslationModule:
     """A small module in eval mode, its encoder's outputs as large as the decoder's states."""
     config: dict[str, Any] = {
         "embedding_size": 6,
@@ -58,7 +57,7 @@ def ragged() -> PairBatch:
 @pytest.mark.parametrize("num_layers", [1, 2])
 @pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("cell", CELLS)
-def test_one_pass_equals_step_by_step(cell: FusedCell, attention: AttentionKind, num_layers: int) -> None:
+def test_one_pass_equals_step_by_step(cell: CellName, attention: AttentionKind, num_layers: int) -> None:
     network = module_of(cell=cell, attention=attention, num_layers=num_layers).double().network
     batch = ragged()
     source = network.encode(batch.source, batch.source_lengths)
@@ -124,7 +123,7 @@ def test_without_attention_the_state_is_all_that_is_known() -> None:
 
 @pytest.mark.parametrize("cells", [("gru", "gru"), ("lstm", "lstm"), ("lstm", "gru"), ("gru", "lstm")])
 @pytest.mark.parametrize("kind", get_args(BridgeKind))
-def test_bridge(kind: BridgeKind, cells: tuple[FusedCell, FusedCell]) -> None:
+def test_bridge(kind: BridgeKind, cells: tuple[CellName, CellName]) -> None:
     encoder = EncoderConfig(cell=cells[0], hidden_size=SIZE // 2, num_layers=2)
     decoder = DecoderConfig(cell=cells[1], hidden_size=SIZE, num_layers=2)
     network, batch = module_of(bridge=kind, encoder=encoder, decoder=decoder).network, ragged()
@@ -197,9 +196,9 @@ class Calls(TorchFunctionMode):
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("attention", ATTENTIONS)
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", FUSED)
 def test_there_is_no_loop_over_time(
-    cell: FusedCell, attention: AttentionKind, training: bool, monkeypatch: pytest.MonkeyPatch
+    cell: CellName, attention: AttentionKind, training: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = module_of(cell=cell, attention=attention, num_layers=2).train(training)
     kernels: list[int] = []
@@ -250,3 +249,27 @@ def test_state_is_float64_in_float64() -> None:
     log_probs: Tensor = network.step(batch.target[:, 0], *source)[0]
     assert log_probs.dtype == torch.float64
     torch.testing.assert_close(log_probs.exp().sum(dim=1), torch.ones(len(log_probs)).double(), **EXACT)
+
+
+def test_penalties_of_the_encoder_are_in_the_training_loss() -> None:
+    """Activation and temporal ones, as means over source steps, times the tokens that the loss sums over."""
+    options = RecurrentOptions(activation_penalty=0.7, temporal_penalty=0.4)
+    plain, module = (
+        module_of(encoder=EncoderConfig(hidden_size=4, options=each), dropout=0.0)
+        for each in (RecurrentOptions(), options)
+    )
+    batch = ragged()
+    encoded = module.network.read(batch.source, batch.source_lengths)
+    penalty = 0.7 * activation_penalty(encoded.outputs, encoded.lengths)
+    penalty = penalty + 0.4 * temporal_penalty(encoded.outputs, encoded.lengths)
+    without, with_it = plain.train().compute(batch), module.train().compute(batch)
+    torch.testing.assert_close(with_it.loss_sum, without.loss_sum + penalty * without.weight)
+    assert torch.equal(with_it.outputs, without.outputs)
+    assert torch.equal(module.eval().compute(batch).loss_sum, plain.eval().compute(batch).loss_sum)
+
+
+def test_the_decoder_refuses_what_is_not_its_to_choose() -> None:
+    for name, value in (("residual", True), ("initial_state", "learned"), ("temporal_penalty", 0.1)):
+        options = RecurrentOptions(**{name: value})  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match=f"decoder.options: {name} cannot be chosen for a decoder"):
+            module_of(decoder=DecoderConfig(options=options))

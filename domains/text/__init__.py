@@ -14,4 +14,5 @@ DOMAIN = Domain(
         "language_model": Task(module=LanguageModule, data=LanguageData, decoding=SamplingConfig),
     },
     default="classification",
+    benchmark="domains.text.benchmark",
 )

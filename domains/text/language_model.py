@@ -1,4 +1,9 @@
-"""The language model: a recurrent encoder that predicts the next token, its state carried from chunk to chunk."""
+"""The language model: a recurrent encoder that predicts the next token, its state carried from chunk to chunk.
+
+With a bidirectional encoder there are two language models that share embedding and output layer: one predicts the next
+token from those before, the other the token before from those after it in the chunk. It is for pretraining encoders
+that read both ways (as in Peters et al. 2018, with one layer); only the first continues texts and is measured.
+"""
 
 import math
 from collections.abc import Sequence
@@ -12,11 +17,11 @@ from domains.text.language_data import StreamBatch
 from domains.text.network import TextEncoder, map_network, map_tokens
 from suite.dropout import Dropout
 from suite.errors import UsageError
-from suite.losses import linear_cross_entropy
+from suite.losses import CrossEntropy, linear_cross_entropy
 from suite.metrics import Perplexity, WeightedMean
 from suite.module import StepOutput
 from suite.optim import OptimConfig
-from suite.recurrent import EncoderConfig, State
+from suite.recurrent import Encoded, EncoderConfig, State
 from suite.sampling import SamplingConfig, continue_sequences
 from suite.seeding import mix
 from suite.sequence import last_valid, length_mask
@@ -25,7 +30,7 @@ from suite.vocabulary import BOS, EOS, PAD, UNK, Tokenizer
 
 
 class Likelihood(NamedTuple):
-    """Of a batch: ``nll`` in nats, the ``characters`` that it is of, and both by row in evaluation."""
+    """Of a batch: ``nll`` in nats of the next tokens, the ``characters`` it is of, and both by row in evaluation."""
 
     nll: Tensor
     characters: Tensor
@@ -37,15 +42,17 @@ class LanguageModule(CarriedModule):
 
     Args:
         embedding_size: Features of an embedded token.
-        encoder: The encoder, in one direction.
+        encoder: The encoder; bidirectional (one layer) adds a language model that reads backwards, for pretraining.
         tie: Embedding and output layer are one matrix (Press and Wolf 2017).
         dropout: Probability of dropping embeddings, outputs, and outputs between layers.
         word_dropout: Probability of reading a token as unknown.
+        state_reset: Probability that a track's state is emptied before a chunk in training, so that the model learns
+            to begin.
     """
 
     monitor: ClassVar[str] = "val/bits_per_character"
     unit: ClassVar[str] = "tokens"
-    fresh_keys: ClassVar[tuple[str, ...]] = ("to_embedding.*", "output_bias", "separate_output")
+    fresh_keys: ClassVar[tuple[str, ...]] = ("*to_embedding.*", "output_bias", "separate_output")
 
     def __init__(
         self,
@@ -56,21 +63,26 @@ class LanguageModule(CarriedModule):
         tie: bool = True,
         dropout: float = 0.2,
         word_dropout: float = 0.0,
+        state_reset: float = 0.05,
         optim: OptimConfig | None = None,
         decoding: SamplingConfig = SamplingConfig(),
     ) -> None:
-        super().__init__(assets, optim=optim)
-        if encoder.bidirectional:
-            raise UsageError("model.encoder.bidirectional: a language model reads in one direction: use false")
+        super().__init__(assets, state_reset=state_reset, optim=optim)
+        if encoder.bidirectional and encoder.num_layers > 1:
+            raise UsageError(
+                "model.encoder: a second layer over two directions would see what it has to predict: use num_layers 1, "
+                "or bidirectional false"
+            )
         self.tokenizer = Tokenizer.from_state(assets["tokenizer"])
         self.decoding = decoding
         size = len(self.tokenizer)
         self.network = TextEncoder(
             size, embedding_size=embedding_size, encoder=encoder, dropout=dropout, word_dropout=word_dropout
         )
-        hidden = self.network.encoder.output_size
+        self.hidden_size = hidden = encoder.hidden_size
         self.dropout = Dropout(dropout)
         self.to_embedding = nn.Linear(hidden, embedding_size) if hidden != embedding_size else nn.Identity()
+        self.backward_to_embedding = nn.Linear(hidden, embedding_size) if encoder.bidirectional else None
         self.output_bias = nn.Parameter(torch.zeros(size))
         if not tie:
             self.separate_output = nn.Parameter(torch.randn(size, embedding_size) * embedding_size**-0.5)
@@ -85,28 +97,48 @@ class LanguageModule(CarriedModule):
 
     def forward(self, batch: StreamBatch) -> Tensor:
         """Logits ``(B, T, V)``; training goes through ``compute_chunk``, which never holds them."""
-        features, _ = self._features(batch.tokens[:, :-1], batch.lengths, None)
-        return nn.functional.linear(features, self.output_weight, self.output_bias)
+        encoded = self._encode(batch.tokens[:, :-1], batch.lengths, None)
+        return nn.functional.linear(self._features(encoded), self.output_weight, self.output_bias)
 
-    def _features(self, tokens: Tensor, lengths: Tensor, state: State | None) -> tuple[Tensor, State]:
+    def _encode(self, tokens: Tensor, lengths: Tensor, state: State | None) -> Encoded:
+        """Encode a chunk; what reads backwards begins anew at its end."""
+        if state is not None and self.backward_to_embedding is not None:
+            state = tuple(torch.stack([part[:, 0], torch.zeros_like(part[:, 1])], dim=1) for part in state)
         encoded = self.network(tokens, lengths, state)
-        return self.to_embedding(self.dropout(encoded.outputs)), encoded.state
+        return encoded._replace(outputs=self.dropout(encoded.outputs))
+
+    def _features(self, encoded: Encoded) -> Tensor:
+        """Features ``(B, T, E)`` that the next token is predicted from."""
+        return self.to_embedding(encoded.outputs[..., : self.hidden_size])
+
+    def _entropy(self, features: Tensor, targets: Tensor) -> CrossEntropy:
+        return linear_cross_entropy(features, self.output_weight, self.output_bias, targets)
+
+    def _backward_loss(self, encoded: Encoded, inputs: Tensor) -> Tensor:
+        """Of the tokens before, from those after them: the first input is the last that is predicted."""
+        assert self.backward_to_embedding is not None
+        mask = length_mask(encoded.lengths, inputs.size(1))[:, 1:]
+        features = self.backward_to_embedding(encoded.outputs[:, 1:, self.hidden_size :][mask])
+        return self._entropy(features, inputs[:, :-1][mask]).loss
 
     def compute_chunk(self, batch: StreamBatch, state: State | None) -> tuple[StepOutput, State]:
         inputs, targets = batch.tokens[:, :-1], batch.tokens[:, 1:]
-        features, final = self._features(inputs, batch.lengths, state)
+        encoded = self._encode(inputs, batch.lengths, state)
+        features, final = self._features(encoded), encoded.state
         mask = length_mask(batch.lengths, inputs.size(1))
         if self.training:
-            entropy = linear_cross_entropy(features[mask], self.output_weight, self.output_bias, targets[mask])
+            entropy = self._entropy(features[mask], targets[mask])
             loss, nll, rows = entropy.loss, entropy.nll, []
         else:
             sums = [
-                linear_cross_entropy(part[:count], self.output_weight, self.output_bias, target[:count]).loss
+                self._entropy(part[:count], target[:count]).loss
                 for part, target, count in zip(features, targets, batch.lengths.tolist(), strict=True)
             ]
             loss = nll = torch.stack(sums).sum()
             letters = self.characters[targets].masked_fill(~mask, 0).sum(dim=1)
             rows = list(zip(torch.stack(sums).tolist(), letters.tolist(), strict=True))
+        if self.backward_to_embedding is not None:
+            loss = loss + self._backward_loss(encoded, inputs)
         likelihood = Likelihood(nll.detach(), self.characters[targets[mask]].sum(), rows)
         return StepOutput(loss, batch.lengths.sum(), likelihood), final
 
@@ -134,7 +166,8 @@ class LanguageModule(CarriedModule):
     @torch.no_grad()
     def continue_texts(self, batch: StreamBatch) -> list[dict[str, Any]]:
         """``{index, input, continuation}`` of each row."""
-        features, state = self._features(batch.tokens, batch.lengths + 1, None)
+        encoded = self._encode(batch.tokens, batch.lengths + 1, None)
+        features, state = self._features(encoded), encoded.state
         logits = nn.functional.linear(last_valid(features, batch.lengths + 1), self.output_weight, self.output_bias)
         written = continue_sequences(
             self.step,
@@ -159,8 +192,9 @@ class LanguageModule(CarriedModule):
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """Logits ``(B, V)`` of what follows ``tokens (B,)``, and the state after them."""
-        features, state = self._features(tokens.unsqueeze(1), torch.ones_like(tokens), state)
-        return nn.functional.linear(features.squeeze(1), self.output_weight, self.output_bias), state
+        encoded = self._encode(tokens.unsqueeze(1), torch.ones_like(tokens), state)
+        logits = nn.functional.linear(self._features(encoded).squeeze(1), self.output_weight, self.output_bias)
+        return logits, encoded.state
 
     def predict_step(self, batch: StreamBatch, batch_index: int) -> list[dict[str, Any]]:
         return [result for result in self.continue_texts(batch) if result["index"] >= 0]
@@ -182,7 +216,7 @@ class LanguageModule(CarriedModule):
         return [
             ("embedding", [self.network.embedding]),
             ("encoder", [self.network.encoder]),
-            ("output", [self.to_embedding]),
+            ("output", [part for part in (self.to_embedding, self.backward_to_embedding) if part is not None]),
         ]
 
     def adapt_source(self, state_dict: dict[str, Tensor], source_assets: dict[str, Any]) -> dict[str, Tensor]:
@@ -191,7 +225,7 @@ class LanguageModule(CarriedModule):
         adapted = map_network(state_dict, rows)
         if "output_bias" not in state_dict:
             return adapted
-        adapted |= {key: weight for key, weight in state_dict.items() if key.startswith("to_embedding.")}
+        adapted |= {key: weight for key, weight in state_dict.items() if "to_embedding." in key}
         mapped = {key: rows(state_dict[key]) for key in ("output_bias", "separate_output") if key in state_dict}
         return adapted | mapped
 

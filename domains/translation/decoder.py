@@ -5,7 +5,7 @@ what attention found (Luong, Pham and Manning 2015 without input feeding; layers
 Nothing that a later step needs depends on an attention result below it, so there is no loop over time.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from suite.attention import Memory
 from suite.dropout import Dropout
 from suite.errors import UsageError
-from suite.recurrent import FusedCell, RecurrentEncoder, State
+from suite.recurrent import CellName, RecurrentEncoder, RecurrentOptions, State
 
 
 @dataclass
@@ -25,11 +25,13 @@ class DecoderConfig:
         cell: Which recurrence.
         hidden_size: Features of the state.
         num_layers: Recurrent layers; attention stands after the first.
+        options: What else can be chosen around the cell; not residual, initial_state or penalties.
     """
 
-    cell: FusedCell = "lstm"
+    cell: CellName = "lstm"
     hidden_size: int = 256
     num_layers: int = 1
+    options: RecurrentOptions = field(default_factory=RecurrentOptions)
 
 
 class Decoded(NamedTuple):
@@ -55,12 +57,20 @@ class AttentionDecoder(nn.Module):
         self, input_size: int, memory_size: int, *, config: DecoderConfig, attention: nn.Module | None, dropout: float
     ) -> None:
         super().__init__()
-        hidden = config.hidden_size
-        self.lower = RecurrentEncoder(input_size, hidden, cell=config.cell)
+        hidden, options = config.hidden_size, config.options
+        own = ("residual", "initial_state", "activation_penalty", "temporal_penalty")
+        if given := [name for name in own if getattr(options, name) != getattr(RecurrentOptions(), name)]:
+            raise UsageError(
+                f"decoder.options: {', '.join(given)} cannot be chosen for a decoder (its upper layers add to what is "
+                "below them, its first state comes over the bridge, penalties are the encoder's): leave it out"
+            )
+        self.lower = RecurrentEncoder(input_size, hidden, cell=config.cell, options=options)
         self.attention = attention
         self.combine = nn.Linear(hidden + (memory_size if attention is not None else 0), hidden)
         layers = config.num_layers - 1
-        self.upper = RecurrentEncoder(hidden, hidden, cell=config.cell, num_layers=layers) if layers else None
+        self.upper = (
+            RecurrentEncoder(hidden, hidden, cell=config.cell, num_layers=layers, options=options) if layers else None
+        )
         self.dropout = Dropout(dropout)
         self.num_states = self.lower.num_states
 
@@ -112,12 +122,13 @@ class Bridge(nn.Module):
                 f"bridge copy needs the encoder's output size ({encoder.output_size}) to equal decoder.hidden_size "
                 f"({config.hidden_size}): change one of them, or use bridge linear"
             )
+        self.source_states = encoder.num_states
         targets = config.num_layers * num_states * config.hidden_size
         self.project = nn.Linear(encoder.output_size * encoder.num_states, targets) if kind == "linear" else None
 
     def forward(self, state: State) -> State:
-        """Map an encoder's final state."""
-        last = [part[:, -self.directions :].flatten(1) for part in state]
+        """Map an encoder's final state (the count of steps that batchnorm_lstm adds to it is left behind)."""
+        last = [part[:, -self.directions :].flatten(1) for part in state[: self.source_states]]
         if self.project is not None:
             # A cell state is unbounded: as an input it counts by its size alone once it is large.
             mapped = self.project(torch.cat([last[0], *(part.tanh() for part in last[1:])], dim=1))

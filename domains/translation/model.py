@@ -20,7 +20,7 @@ from suite.losses import linear_cross_entropy
 from suite.metrics import CorpusBLEU, CorpusCHRF, ExactMatch, Perplexity
 from suite.module import StepOutput, SuiteModule
 from suite.optim import OptimConfig
-from suite.recurrent import EncoderConfig
+from suite.recurrent import Encoded, EncoderConfig
 from suite.sequence import length_mask
 from suite.transfer import RowMap
 from suite.vocabulary import BOS, EOS, PAD, SPECIALS, Tokenizer
@@ -108,11 +108,12 @@ class TranslationModule(SuiteModule):
 
     def forward(self, batch: PairBatch) -> Tensor:
         """Logits ``(B, T, V)`` of a teacher-forced pass; training goes through ``compute``, which never holds them."""
-        features = self._features(batch)
+        features = self._features(batch, self.network.read(batch.source, batch.source_lengths))
         return torch.nn.functional.linear(features, self.network.output_weight, self.network.output_bias)
 
     def compute(self, batch: PairBatch) -> StepOutput:
-        features = self._features(batch)
+        encoded = self.network.read(batch.source, batch.source_lengths)
+        features = self._features(batch, encoded)
         mask = length_mask(batch.target_lengths, features.size(1))
         entropy = linear_cross_entropy(
             features[mask],
@@ -121,10 +122,12 @@ class TranslationModule(SuiteModule):
             batch.target[:, 1:][mask],
             label_smoothing=self.label_smoothing if self.training else 0.0,
         )
-        return StepOutput(entropy.loss, batch.target_lengths.sum(), entropy.nll)
+        weight = batch.target_lengths.sum()
+        loss = entropy.loss + self.network.encoder.penalty(encoded) * weight if self.training else entropy.loss
+        return StepOutput(loss, weight, entropy.nll)
 
-    def _features(self, batch: PairBatch) -> Tensor:
-        source = self.network.encode(batch.source, batch.source_lengths)
+    def _features(self, batch: PairBatch, encoded: Encoded) -> Tensor:
+        source = self.network.hand_over(encoded)
         return self.network.decode(batch.target[:, :-1], batch.target_lengths, source.state, source.memory).features
 
     @torch.no_grad()

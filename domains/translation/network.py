@@ -11,7 +11,7 @@ from suite.attention import AttentionKind, Memory, build_attention
 from suite.dropout import Dropout
 from suite.embedding import build_embedding
 from suite.errors import UsageError
-from suite.recurrent import EncoderConfig, State
+from suite.recurrent import Encoded, EncoderConfig, State
 from suite.sequence import length_mask
 from suite.vocabulary import PAD
 
@@ -69,13 +69,21 @@ class Translator(nn.Module):
         """The output layer ``(V, E)``: the target embedding itself where tied (Press and Wolf 2017)."""
         return self.separate_output if self.tie == "none" else self.target_embedding.weight
 
-    def encode(self, source: Tensor, lengths: Tensor) -> Source:
-        """Read ``source (B, S)``."""
-        encoded = self.encoder(self.dropout(self.source_embedding(source)), lengths)
+    def read(self, source: Tensor, lengths: Tensor) -> Encoded:
+        """Encode ``source (B, S)``."""
+        return self.encoder(self.dropout(self.source_embedding(source)), lengths)
+
+    def hand_over(self, encoded: Encoded) -> Source:
+        """What the decoder needs of a source that was read."""
         memory = None
         if self.decoder.attention is not None:
-            memory = cast(Any, self.decoder.attention).prepare(encoded.outputs, length_mask(lengths, source.size(1)))
+            mask = length_mask(encoded.lengths, encoded.outputs.size(1))
+            memory = cast(Any, self.decoder.attention).prepare(encoded.outputs, mask)
         return Source(self.bridge(encoded.state), memory)
+
+    def encode(self, source: Tensor, lengths: Tensor) -> Source:
+        """Read ``source (B, S)`` and hand it over."""
+        return self.hand_over(self.read(source, lengths))
 
     def decode(self, target: Tensor, lengths: Tensor, state: State, memory: Memory | None) -> Decoded:
         """Features ``(R, T, E)`` of the tokens that follow each of ``target (R, T)``, and the state after them."""

@@ -2,6 +2,17 @@
 
 from suite.recurrent.config import EncoderConfig
 from suite.recurrent.encoder import Encoded, RecurrentEncoder
-from suite.recurrent.fused import FusedCell, State
+from suite.recurrent.fused import FusedCell
+from suite.recurrent.options import CELLS, CellName, RecurrentOptions
+from suite.recurrent.unroll import State
 
-__all__ = ["Encoded", "EncoderConfig", "FusedCell", "RecurrentEncoder", "State"]
+__all__ = [
+    "CELLS",
+    "CellName",
+    "Encoded",
+    "EncoderConfig",
+    "FusedCell",
+    "RecurrentEncoder",
+    "RecurrentOptions",
+    "State",
+]

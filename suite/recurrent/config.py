@@ -1,9 +1,9 @@
 """The encoder as a group of settings: the flags ``--model.encoder.*`` of every domain."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from suite.recurrent.encoder import RecurrentEncoder
-from suite.recurrent.fused import FusedCell
+from suite.recurrent.options import CellName, RecurrentOptions
 
 
 @dataclass
@@ -15,12 +15,14 @@ class EncoderConfig:
         hidden_size: Features of the state in each direction.
         num_layers: Layers on top of each other.
         bidirectional: Read the sequence backwards too.
+        options: What else can be chosen around the cell.
     """
 
-    cell: FusedCell = "lstm"
+    cell: CellName = "lstm"
     hidden_size: int = 256
     num_layers: int = 1
     bidirectional: bool = True
+    options: RecurrentOptions = field(default_factory=RecurrentOptions)
 
     def build(self, input_size: int, *, dropout: float = 0.0) -> RecurrentEncoder:
         """An encoder of these settings; ``dropout`` stands between its layers."""
@@ -31,4 +33,5 @@ class EncoderConfig:
             num_layers=self.num_layers,
             bidirectional=self.bidirectional,
             dropout=dropout,
+            options=self.options,
         )

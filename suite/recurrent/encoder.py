@@ -1,22 +1,31 @@
 """The recurrent encoder that every domain shares: layers, directions, dropout and lengths around one kind of cell."""
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from suite.dropout import Dropout
 from suite.errors import UsageError
-from suite.recurrent.fused import FusedCell, FusedLayer, State
+from suite.recurrent.build import RecurrentLayer, build_layer, reset_layer
+from suite.recurrent.dropout import StepDropout
+from suite.recurrent.options import CellName, RecurrentOptions
+from suite.recurrent.penalties import activation_penalty, temporal_penalty
+from suite.recurrent.state import InitialState
+from suite.recurrent.unroll import State
 from suite.sequence import mask_steps, reverse_valid
 
 
 class Encoded(NamedTuple):
-    """What an encoder gives: ``outputs (B, T, output_size)``, zero at padding, the final state, ``lengths (B,)``."""
+    """What an encoder gives: ``outputs (B, T, output_size)``, zero at padding, the final state, ``lengths (B,)``.
+
+    ``undropped`` are the outputs before output dropout, where an encoder has that.
+    """
 
     outputs: Tensor
     state: State
     lengths: Tensor
+    undropped: Tensor | None = None
 
 
 class RecurrentEncoder(nn.Module):
@@ -24,7 +33,7 @@ class RecurrentEncoder(nn.Module):
 
     The state is a value handed in and out, batch first: a tuple of tensors ``(B, num_layers * num_directions, H)``,
     hidden and for an LSTM also the cell, in the order of ``torch.nn`` (layer by layer, forward before backward).
-    Outputs and states equal those of ``torch.nn`` on a packed sequence, without packing on CPU.
+    Outputs and states of ``torch.nn``'s cells equal those of ``torch.nn`` on a packed sequence, without packing on CPU.
 
     Args:
         input_size: features of an input step (D).
@@ -33,9 +42,11 @@ class RecurrentEncoder(nn.Module):
         num_layers: layers on top of each other.
         bidirectional: read each layer's input backwards too, and concatenate.
         dropout: probability of dropping a layer's output before the next layer.
+        condition_size: features of a condition (C) that every layer reads beside its input; 0 without.
+        options: everything else that can be chosen around a cell.
 
     Raises:
-        UsageError: a size below one, or a dropout outside [0, 1).
+        UsageError: a size below one, a dropout outside [0, 1), or an option that the cell does not have.
     """
 
     def __init__(
@@ -43,84 +54,164 @@ class RecurrentEncoder(nn.Module):
         input_size: int,
         hidden_size: int,
         *,
-        cell: FusedCell = "lstm",
+        cell: CellName = "lstm",
         num_layers: int = 1,
         bidirectional: bool = False,
         dropout: float = 0.0,
+        condition_size: int = 0,
+        options: RecurrentOptions | None = None,
     ) -> None:
         super().__init__()
         for name, size in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
             if size < 1:
                 raise UsageError(f"{name} is {size}, allowed is 1 or more")
-        self.hidden_size = hidden_size
-        self.num_layers = num_layers
+        if condition_size < 0:
+            raise UsageError(f"condition_size is {condition_size}, allowed is 0 or more")
+        self.options = options or RecurrentOptions()
+        self.options.check(cell)
+        self.cell, self.input_size, self.hidden_size, self.num_layers = cell, input_size, hidden_size, num_layers
         self.num_directions = 2 if bidirectional else 1
         self.output_size = hidden_size * self.num_directions
+        self.condition_size = condition_size
         sizes = [input_size] + [self.output_size] * (num_layers - 1)
+        if self.options.residual and self.output_size not in sizes:
+            raise UsageError(
+                f"residual needs a layer whose input and output have the same size; here they are {input_size} and "
+                f"{self.output_size}: add layers, or leave it out"
+            )
         self.layers = nn.ModuleList(
-            FusedLayer(size, hidden_size, cell=cell) for size in sizes for _ in range(self.num_directions)
+            build_layer(cell, size + condition_size, hidden_size, options=self.options)
+            for size in sizes
+            for _ in range(self.num_directions)
         )
-        self.dropout = Dropout(dropout)
+        variational = self.options.variational
+        self.dropout = StepDropout(dropout, variational=variational)
+        self.input_dropout = StepDropout(self.options.input_dropout, variational=variational)
+        self.output_dropout = StepDropout(self.options.output_dropout, variational=variational)
         self.reset_parameters()
+        self.initial = InitialState(
+            self.options.initial_state,
+            input_size=input_size,
+            hidden_size=hidden_size,
+            num_states=self.num_states,
+            num_layers=num_layers,
+            num_directions=self.num_directions,
+        )
 
     def reset_parameters(self) -> None:
         """Glorot input weights, orthogonal recurrent weights by gate, zero biases, forget gates open (bias one)."""
         for layer in self.layers:
-            assert isinstance(layer, FusedLayer)
-            for name, parameter in layer.rnn.named_parameters():
-                if name.startswith("weight_ih"):
-                    nn.init.xavier_uniform_(parameter)
-                elif name.startswith("weight_hh"):
-                    for gate in parameter.data.split(self.hidden_size):
-                        nn.init.orthogonal_(gate)
-                else:
-                    nn.init.zeros_(parameter)
-            if layer.cell == "lstm":  # the gates stand in the order input, forget, cell, output
-                layer.rnn.bias_ih_l0.data[self.hidden_size : 2 * self.hidden_size] = 1.0
+            reset_layer(cast(RecurrentLayer, layer), self.cell, options=self.options)
 
     @property
     def num_states(self) -> int:
-        """Tensors in the state."""
-        layer = self.layers[0]
-        assert isinstance(layer, FusedLayer)
-        return layer.num_states
+        """Tensors of H features in the state."""
+        return cast(RecurrentLayer, self.layers[0]).num_states
 
-    def forward(self, inputs: Tensor, lengths: Tensor, state: State | None = None) -> Encoded:
+    def recurrent_weights(self) -> list[nn.Parameter]:
+        """Weights between states, of all layers: what ``recurrent_l1`` and ``recurrent_l2`` are for."""
+        return [weight for layer in self.layers for weight in cast(RecurrentLayer, layer).recurrent_weights()]
+
+    def penalty(self, encoded: Encoded) -> Tensor:
+        """Activation and temporal activation regularisation of a pass, each times its weight: a scalar, a mean.
+
+        For a loss that is a sum, multiply with the weight that the sum is divided by.
+        """
+        total = encoded.outputs.new_zeros(())
+        if self.options.activation_penalty:
+            total = total + self.options.activation_penalty * activation_penalty(encoded.outputs, encoded.lengths)
+        if self.options.temporal_penalty:
+            raw = encoded.outputs if encoded.undropped is None else encoded.undropped
+            total = total + self.options.temporal_penalty * temporal_penalty(raw, encoded.lengths)
+        return total
+
+    def forward(
+        self, inputs: Tensor, lengths: Tensor, state: State | None = None, condition: Tensor | None = None
+    ) -> Encoded:
         """Encode ``inputs (B, T, D)`` of which the first ``lengths (B,)`` steps of each row are valid.
 
+        ``condition`` is ``(B, C)``, the same for all steps, or ``(B, T, C)``; without one it counts as zeros.
+
         Raises:
-            UsageError: a state of another size than this encoder's, lengths outside 0 to T, or not one length a row.
+            UsageError: inputs, a state or a condition of another size than this encoder's, lengths outside 0 to T, or
+                not one length a row.
         """
         self._check(inputs, lengths, state)
         # Whatever stands at padding, not even NaN may reach a gradient or a saturated gate. (Asking whether there is
         # any would stop an accelerator.)
         if inputs.device.type != "cpu" or not bool((lengths == inputs.size(1)).all()):
             inputs = mask_steps(inputs, lengths)
+        context = self._context(inputs, lengths, condition)
+        if state is None:
+            state = self.initial(inputs, lengths)
+        inputs = self.input_dropout(inputs)
         finals: list[State] = []
         for number in range(self.num_layers):
-            if number:
-                inputs = self.dropout(inputs)
+            below = self.dropout(inputs) if number else inputs
+            seen = below if context is None else torch.cat([below, context], dim=2)
             outputs = []
             for direction in range(self.num_directions):
                 index = number * self.num_directions + direction
                 start = None if state is None else tuple(part[:, index] for part in state)
-                output, final = self._run(index, inputs, lengths, start, backward=direction == 1)
+                output, final = self._run(index, seen, lengths, start, backward=direction == 1)
                 outputs.append(output)
                 finals.append(final)
-            inputs = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
+            above = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
+            inputs = above + inputs if self.options.residual and above.size(2) == inputs.size(2) else above
         stacked = tuple(torch.stack(parts, dim=1) for parts in zip(*finals, strict=True))
-        return Encoded(inputs, stacked, lengths)
+        dropped = self.output_dropout(inputs)
+        return Encoded(dropped, stacked, lengths, None if dropped is inputs else inputs)
 
     def _run(
         self, index: int, inputs: Tensor, lengths: Tensor, start: State | None, *, backward: bool
     ) -> tuple[Tensor, State]:
-        layer = self.layers[index]
+        layer = cast(RecurrentLayer, self.layers[index])
+        weight = layer.draw_weight()
         if not backward:
-            return layer(inputs, lengths, start)
-        output, final = layer(reverse_valid(inputs, lengths), lengths, start)
+            return self._over_time(layer, inputs, lengths, start, weight)
+        output, final = self._over_time(layer, reverse_valid(inputs, lengths), lengths, start, weight)
         return reverse_valid(output, lengths), final
 
+    def _over_time(
+        self, layer: RecurrentLayer, inputs: Tensor, lengths: Tensor, start: State | None, weight: Tensor | None
+    ) -> tuple[Tensor, State]:
+        """One call, or chunk by chunk with what is inside computed again in the backward pass."""
+        size = self.options.checkpoint_steps
+        if size is None or not torch.is_grad_enabled() or inputs.size(1) <= size:
+            return layer(inputs, lengths, start, weight)
+        outputs = []
+        for begin in range(0, inputs.size(1), size):
+            chunk = inputs[:, begin : begin + size]
+            valid = (lengths - begin).clamp(0, chunk.size(1))
+            output, start = checkpoint(layer, chunk, valid, start, weight, use_reentrant=False)
+            outputs.append(output)
+        assert start is not None
+        return torch.cat(outputs, dim=1), start
+
+    def _context(self, inputs: Tensor, lengths: Tensor, condition: Tensor | None) -> Tensor | None:
+        """The condition at every step, ``(B, T, C)``."""
+        batch, steps = inputs.shape[:2]
+        if not self.condition_size:
+            if condition is not None:
+                raise UsageError("a condition is given, but this encoder has condition_size 0")
+            return None
+        if condition is None:
+            return inputs.new_zeros(batch, steps, self.condition_size)
+        allowed = ((batch, self.condition_size), (batch, steps, self.condition_size))
+        if tuple(condition.shape) not in allowed:
+            raise UsageError(
+                f"the condition has shape {tuple(condition.shape)}, allowed are {allowed[0]} and {allowed[1]}"
+            )
+        if condition.dim() == 3:
+            return mask_steps(condition, lengths).to(inputs.dtype)
+        return condition.to(inputs.dtype).unsqueeze(1).expand(-1, steps, -1)
+
     def _check(self, inputs: Tensor, lengths: Tensor, state: State | None) -> None:
+        if inputs.dim() != 3 or inputs.size(2) != self.input_size or not inputs.is_floating_point():
+            given = f"{tuple(inputs.shape)} of {str(inputs.dtype).removeprefix('torch.')}"
+            raise UsageError(f"inputs are {given}, expected (B, T, {self.input_size}) of a floating type")
+        if lengths.is_floating_point() or lengths.dtype == torch.bool:
+            raise UsageError(f"lengths are {str(lengths.dtype).removeprefix('torch.')}, expected whole numbers")
         if tuple(lengths.shape) != (inputs.size(0),):
             raise UsageError(f"lengths have shape {tuple(lengths.shape)}, expected one a row: ({inputs.size(0)},)")
         if inputs.device.type == "cpu" and lengths.numel():
@@ -128,9 +219,15 @@ class RecurrentEncoder(nn.Module):
                 raise UsageError(f"lengths reach {int(lengths.max())}, but the inputs have {inputs.size(1)} steps")
             if int(lengths.min()) < 0:
                 raise UsageError(f"lengths go down to {int(lengths.min())}, allowed is 0 or more")
-        if state is None:
-            return
-        expected = (inputs.size(0), len(self.layers), self.hidden_size)
-        if len(state) != self.num_states or any(tuple(part.shape) != expected for part in state):
-            given = [tuple(part.shape) for part in state]
+        if state is not None:
+            self._check_state(state, rows=inputs.size(0))
+
+    def _check_state(self, state: State, *, rows: int) -> None:
+        expected = (rows, len(self.layers), self.hidden_size)
+        given = [tuple(part.shape) for part in state]
+        count = [*expected[:2], 1]  # of batchnorm_lstm: the steps done, which may be left out
+        parts = given[:-1] if self.cell == "batchnorm_lstm" and given[-1:] == [tuple(count)] else given
+        if len(parts) != self.num_states or any(part != expected for part in parts):
             raise UsageError(f"the state has shapes {given}, expected {self.num_states} of {expected}")
+        if not all(part.is_floating_point() for part in state):
+            raise UsageError(f"the state is of {state[0].dtype}, expected a floating type")

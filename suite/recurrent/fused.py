@@ -10,17 +10,26 @@ states are made right by other means:
   0 or 1 in floating point, and the cell state passes through padding unchanged, with its gradient.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from suite.dropout import Dropout
+from suite.recurrent.dropout import Zoneout
+from suite.recurrent.steps import GRUSteps, LSTMSteps, VanillaSteps
+from suite.recurrent.unroll import Extras, Recurrence, State, make_schedule, run, start_of, to_time_major
 from suite.sequence import last_valid, length_mask, mask_steps
 
 FusedCell = Literal["rnn_tanh", "rnn_relu", "lstm", "gru"]
-State = tuple[Tensor, ...]
 
+_FUNCTIONS: dict[str, Any] = {
+    "rnn_tanh": torch.rnn_tanh,
+    "rnn_relu": torch.rnn_relu,
+    "lstm": torch.lstm,
+    "gru": torch.gru,
+}
 _MODULES = {"rnn_tanh": nn.RNN, "rnn_relu": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 # Far beyond where a sigmoid saturates in float32, float64 and bfloat16, and far from overflow in float16.
 _SATURATED = 1e4
@@ -33,33 +42,63 @@ class FusedLayer(nn.Module):
         input_size: features of an input step (D).
         hidden_size: features of the state (H).
         cell: which recurrence.
+        weight_dropout: probability of dropping a recurrent weight.
+        zoneout: probability that a hidden unit keeps its value for a step; no fused kernel has it, so that such a layer
+            runs step by step.
+        zoneout_memory: the same for an LSTM's cell state.
     """
 
-    def __init__(self, input_size: int, hidden_size: int, *, cell: FusedCell) -> None:
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        cell: FusedCell,
+        weight_dropout: float = 0.0,
+        zoneout: float = 0.0,
+        zoneout_memory: float = 0.0,
+    ) -> None:
         super().__init__()
         self.cell = cell
         options = {"nonlinearity": cell.removeprefix("rnn_")} if cell.startswith("rnn_") else {}
         self.rnn = _MODULES[cell](input_size, hidden_size, batch_first=True, **options)
+        self.weight_dropout = Dropout(weight_dropout)
+        self.zoneout, self.zoneout_memory = Zoneout(zoneout), Zoneout(zoneout_memory)
 
     @property
     def num_states(self) -> int:
         """Tensors in the state: hidden, and for an LSTM also the cell."""
         return 2 if self.cell == "lstm" else 1
 
-    def forward(self, inputs: Tensor, lengths: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+    def draw_weight(self) -> Tensor | None:
+        """The recurrent weight with some of it dropped, for one pass; ``None`` where nothing is."""
+        return self.weight_dropout(self.rnn.weight_hh_l0) if self.training and self.weight_dropout.p else None
+
+    def recurrent_weights(self) -> list[nn.Parameter]:
+        """Weights between states, which penalties may be for."""
+        return [self.rnn.weight_hh_l0]
+
+    def forward(
+        self, inputs: Tensor, lengths: Tensor, state: State | None = None, weight: Tensor | None = None
+    ) -> tuple[Tensor, State]:
         """Run over ``inputs (B, T, D)``; gives outputs ``(B, T, H)``, zero at padding, and the final state.
 
         ``state`` is a tuple of ``num_states`` tensors ``(B, H)``, as is the final state: the one after each row's last
-        valid step. A row of length zero keeps the state that it came with.
+        valid step. A row of length zero keeps the state that it came with. ``weight`` stands in for the recurrent
+        weight where some of it is dropped.
         """
+        if self.zoneout.p or self.zoneout_memory.p:
+            return self._unrolled(inputs, lengths, state, weight)
         if inputs.size(1) == 1:
-            return self._single_step(inputs, lengths, state)
-        if inputs.device.type != "cpu":
+            return self._single_step(inputs, lengths, state, weight)
+        if inputs.device.type != "cpu" and weight is None:
             return self._packed(inputs, lengths, state)
-        return self._padded(inputs, lengths, state)
+        return self._padded(inputs, lengths, state, weight)
 
-    def _single_step(self, inputs: Tensor, lengths: Tensor, state: State | None) -> tuple[Tensor, State]:
-        outputs, final = self._run(inputs, state)
+    def _single_step(
+        self, inputs: Tensor, lengths: Tensor, state: State | None, weight: Tensor | None
+    ) -> tuple[Tensor, State]:
+        outputs, final = self._run(inputs, state, weight)
         return self._keep_empty_rows(outputs, final, lengths, state)
 
     def _packed(self, inputs: Tensor, lengths: Tensor, state: State | None) -> tuple[Tensor, State]:
@@ -69,22 +108,52 @@ class FusedLayer(nn.Module):
         outputs = pad_packed_sequence(outputs, batch_first=True, total_length=inputs.size(1))[0]
         return self._keep_empty_rows(outputs, self._squeeze(final), lengths, state)
 
-    def _padded(self, inputs: Tensor, lengths: Tensor, state: State | None) -> tuple[Tensor, State]:
+    def _padded(
+        self, inputs: Tensor, lengths: Tensor, state: State | None, weight: Tensor | None = None
+    ) -> tuple[Tensor, State]:
         if bool((lengths == inputs.size(1)).all()):
-            return self._run(inputs, state)
+            return self._run(inputs, state, weight)
         if self.cell != "lstm":
-            outputs, _ = self._run(inputs, state)
+            outputs, _ = self._run(inputs, state, weight)
             final: State = (last_valid(outputs, lengths),)
         else:
-            outputs, (_, memory) = self._run_with_frozen_padding(inputs, lengths, state)
+            outputs, (_, memory) = self._run_with_frozen_padding(inputs, lengths, state, weight)
             final = (last_valid(outputs, lengths), memory)
         return self._keep_empty_rows(mask_steps(outputs, lengths), final, lengths, state)
 
-    def _run(self, inputs: Tensor, state: State | None) -> tuple[Tensor, State]:
-        outputs, final = self.rnn(inputs, self._expand(state))
-        return outputs, self._squeeze(final)
+    def _run(self, inputs: Tensor, state: State | None, weight: Tensor | None) -> tuple[Tensor, State]:
+        if weight is None:
+            outputs, final = self.rnn(inputs, self._expand(state))
+            return outputs, self._squeeze(final)
+        zeros = inputs.new_zeros(len(inputs), self.rnn.hidden_size)
+        start = self._expand(state or (zeros,) * self.num_states)
+        flat = [self.rnn.weight_ih_l0, weight, self.rnn.bias_ih_l0, self.rnn.bias_hh_l0]
+        outputs, *final = _FUNCTIONS[self.cell](inputs, start, flat, True, 1, 0.0, self.training, False, True)
+        return outputs, self._squeeze(tuple(final))
 
-    def _run_with_frozen_padding(self, inputs: Tensor, lengths: Tensor, state: State | None) -> tuple[Tensor, State]:
+    def _unrolled(
+        self, inputs: Tensor, lengths: Tensor, state: State | None, weight: Tensor | None
+    ) -> tuple[Tensor, State]:
+        rnn, size = self.rnn, self.rnn.hidden_size
+        schedule = make_schedule(lengths, inputs.size(1))
+        bias = rnn.bias_ih_l0 if self.cell == "gru" else rnn.bias_ih_l0 + rnn.bias_hh_l0
+        gates = nn.functional.linear(to_time_major(inputs, schedule), rnn.weight_ih_l0, bias)
+        start = start_of(state, gates, schedule, batch=len(inputs), size=size, count=self.num_states)
+        zone, zone_memory = (each.draw(len(gates), start[0]) for each in (self.zoneout, self.zoneout_memory))
+        recurrence: Recurrence
+        extras: Extras = ()
+        if self.cell == "lstm":
+            recurrence, extras = LSTMSteps(zone=zone, zone_memory=zone_memory), (None,)
+        elif self.cell == "gru":
+            recurrence, extras = GRUSteps(zone=zone), (None, rnn.bias_hh_l0)
+        else:
+            recurrence = VanillaSteps(self.cell.removeprefix("rnn_"), zone=zone)
+        weight = rnn.weight_hh_l0 if weight is None else weight
+        return run(recurrence, gates, weight, start, schedule, extras=extras, steps=inputs.size(1))
+
+    def _run_with_frozen_padding(
+        self, inputs: Tensor, lengths: Tensor, state: State | None, recurrent: Tensor | None
+    ) -> tuple[Tensor, State]:
         batch, steps, _ = inputs.shape
         hidden = self.rnn.hidden_size
         padding = ~length_mask(lengths, steps).unsqueeze(2)
@@ -93,7 +162,8 @@ class FusedLayer(nn.Module):
         weight = torch.cat([self.rnn.weight_ih_l0, gates.view(-1, 1)], dim=1)
         zeros = inputs.new_zeros(batch, hidden, dtype=inputs.dtype)
         start = tuple(part.unsqueeze(0).contiguous() for part in state or (zeros, zeros))
-        flat = [weight, self.rnn.weight_hh_l0, self.rnn.bias_ih_l0, self.rnn.bias_hh_l0]
+        recurrent = self.rnn.weight_hh_l0 if recurrent is None else recurrent
+        flat = [weight, recurrent, self.rnn.bias_ih_l0, self.rnn.bias_hh_l0]
         outputs, *final = torch.lstm(
             torch.cat([inputs, padding.to(inputs.dtype)], dim=2), start, flat, True, 1, 0.0, self.training, False, True
         )

@@ -1,0 +1,285 @@
+"""Waveforms: the embedded sample, own folders and manifests, Free Spoken Digits, LJ Speech."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from domains.audio import sample
+from domains.audio.mel import MelConfig
+from domains.audio.recordings import NAMED, Item, Recording, choose, divide, open_all, own, sample_notes
+from domains.audio.requests import GenerationBatch, Request, RequestExamples, add_arguments, read_requests
+from domains.audio.windows import WaveExamples, Window
+from suite.console import notice
+from suite.data import Examples, SuiteDataModule
+from suite.errors import DataError, UsageError
+from suite.mu_law import silence
+from suite.sequence import pad_sequences
+
+SPLITS = ("train", "val", "test")
+
+
+class WaveBatch(NamedTuple):
+    """B windows of T steps at most.
+
+    ``codes (B, T+1)`` are mu-law classes, the first of which is only seen; of the ``lengths (B,)`` steps that follow
+    the first ``contexts (B,)`` are not scored. ``conditions (B, K)`` are classes, ``local (B, M, F)`` spectrum frames.
+    """
+
+    codes: Tensor
+    lengths: Tensor
+    contexts: Tensor
+    conditions: Tensor
+    local: Tensor | None
+    indices: list[int]
+    names: list[str]
+
+
+class AudioData(SuiteDataModule):
+    """Windows of waveforms, read from their files by seeking.
+
+    Args:
+        dataset: The embedded sample (a synthesiser), Free Spoken Digits or LJ Speech (SUITE_DATA_DIR), or your files.
+        train: With dataset files: a folder of wav, flac, ogg or mp3, or a manifest (.csv, .tsv, .jsonl, .parquet).
+        val: Likewise; taken from train (folders of that name, the split column, or held_out) if not given.
+        test: Likewise.
+        path_column: Column of a manifest with the paths, which count from its own folder.
+        split_column: Column of a manifest that says train, val or test.
+        conditions: What the model is conditioned on: columns of a manifest, or folder; a named set's own if not given.
+        only: Take files with these values alone, such as speaker=jackson.
+        leave_out: Leave files with these values out.
+        most: Training files for each combination of conditions, at most.
+        held_out: Share of the training files for each of val and test that is not given.
+        sample_rate: Hertz; files of another rate are resampled.
+        sample_minutes: Minutes of training notes in the embedded sample.
+        mel: The local condition.
+        window: Samples predicted in an example, at most.
+        context: Samples before a window that the model sees; as many as its receptive field make figures exact.
+        batch_size: Windows in a batch of one process, at most.
+        max_tokens: Padded samples in a batch of one process, at most.
+        num_workers: Processes that load data.
+    """
+
+    trained_settings: ClassVar[frozenset[str]] = frozenset({"conditions", "sample_rate", "mel", "sample_minutes"})
+    prediction_usage: ClassVar[str] = "--seconds 1 --count 4 --output generated"
+
+    def __init__(
+        self,
+        *,
+        dataset: Literal["sample", "files", "fsdd", "ljspeech"] = "sample",
+        train: str | None = None,
+        val: str | None = None,
+        test: str | None = None,
+        path_column: str = "path",
+        split_column: str | None = None,
+        conditions: list[str] | None = None,
+        only: list[str] = [],  # noqa: B006 (read only; the command line shows it)
+        leave_out: list[str] = [],  # noqa: B006
+        most: int | None = None,
+        held_out: float = 0.05,
+        sample_rate: int = 8000,
+        sample_minutes: float = 10.0,
+        mel: MelConfig = MelConfig(),
+        window: int = 4096,
+        context: int = 0,
+        batch_size: int | None = 8,
+        max_tokens: int | None = None,
+        num_workers: int = 0,
+        seed: int = 0,
+        assets: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            batch_size=batch_size, max_tokens=max_tokens, num_workers=num_workers, seed=seed, assets=assets
+        )
+        self.dataset, self.files = dataset, {"train": train, "val": val, "test": test}
+        self.path_column, self.split_column = path_column, split_column
+        self.only, self.leave_out = pairs_of("data.only", only), pairs_of("data.leave_out", leave_out)
+        self.most, self.held_out = most, held_out
+        self.sample_rate, self.sample_minutes, self.mel = sample_rate, sample_minutes, mel
+        self.window, self.context = window, context
+        self.names = self._condition_names(conditions)
+        self._items: dict[str, list[Item]] | None = None
+        self._recordings: dict[str, list[Recording]] = {}
+        self._check()
+
+    def _condition_names(self, given: list[str] | None) -> list[str]:
+        has = {"sample": ("instrument", "pitch"), **{name: found[1] for name, found in NAMED.items()}}
+        if self.dataset == "files":
+            return list(given or [])
+        names = list(has[self.dataset]) if given is None else list(given)
+        unknown = [name for name in names if name not in has[self.dataset]]
+        if unknown:
+            there = ", ".join(has[self.dataset]) or "none"
+            raise UsageError(f"data.conditions {', '.join(unknown)}: dataset {self.dataset} has {there}")
+        return names
+
+    def _check(self) -> None:
+        if self.dataset != "files" and any(self.files.values()):
+            raise UsageError(f"data.train, val and test need --data.dataset files, not {self.dataset}")
+        if self.dataset == "files" and not self.files["train"] and self._assets is None:
+            raise UsageError("--data.dataset files needs --data.train: a folder or a manifest")
+        if self.dataset == "sample" and self.sample_rate != sample.RATE:
+            raise UsageError(f"data.sample_rate is {self.sample_rate}; the embedded sample is at {sample.RATE}")
+        limits = {"window": self.window, "sample_rate": self.sample_rate, "most": self.most or 1}
+        for name, value in {**limits, "context": self.context + 1}.items():
+            if value < 1:
+                raise UsageError(f"data.{name} is {getattr(self, name)}: too small")
+        if self.sample_minutes <= 0:
+            raise UsageError(f"data.sample_minutes is {self.sample_minutes}, allowed is more than 0")
+        if len(set(self.names)) < len(self.names):
+            raise UsageError(f"data.conditions are {self.names}: each may stand there once")
+        self.mel.check()
+
+    @property
+    def splits(self) -> list[str]:
+        """What ``--data.split`` may name."""
+        return list(SPLITS)
+
+    def make_assets(self) -> dict[str, Any]:
+        if self.dataset == "sample":  # all there are, also where a short sample does not have them
+            every = {"instrument": list(sample.INSTRUMENTS), "pitch": [str(each) for each in sample.PITCHES]}
+            return self._assets_with({name: every[name] for name in self.names})
+        found = {
+            name: sorted({recording.conditions[name] for recording in self.recordings("train")}, key=_natural)
+            for name in self.names
+        }
+        for name, values in found.items():
+            if len(values) == 1:
+                notice(f"data: {name} is {values[0]} in every training file: it tells nothing apart here")
+        return self._assets_with(found)
+
+    def _assets_with(self, found: dict[str, list[str]]) -> dict[str, Any]:
+        mel = {"bands": self.mel.bands, "hop": self.mel.hop, "window": self.mel.window} if self.mel.bands else None
+        return {"sample_rate": self.sample_rate, "classes": 256, "conditions": found, "mel": mel}
+
+    def load(self, split: str) -> WaveExamples:
+        assets = self.assets
+        return WaveExamples(
+            self._known(self.recordings(split), split),
+            conditions=assets["conditions"],
+            size=self.window,
+            context=self.context,
+            shift=split == "train",
+            classes=assets["classes"],
+            mel=self.mel if self.mel.bands else None,
+        )
+
+    def _known(self, recordings: list[Recording], split: str) -> list[Recording]:
+        """The recordings, with only values that the model knows.
+
+        Raises:
+            DataError: another value, with those that are allowed.
+        """
+        for name, allowed in self.assets["conditions"].items():
+            others = sorted({each.conditions[name] for each in recordings} - set(allowed), key=_natural)
+            if others:
+                raise DataError(
+                    f"the {split} split has {name} {', '.join(others[:8])}, which the model does not know; allowed: "
+                    f"{', '.join(allowed)}; leave such files out (--data.leave_out), or finetune to them"
+                )
+        return recordings
+
+    def recordings(self, split: str) -> list[Recording]:
+        """The recordings of a split.
+
+        Raises:
+            UsageError: no such split.
+            DataError: files that cannot be read.
+        """
+        if split not in SPLITS:
+            raise UsageError(f"--data.split {split}: dataset {self.dataset} has {', '.join(SPLITS)}")
+        if split not in self._recordings:
+            if self.dataset == "sample":
+                found = sample_notes(split, minutes=self.sample_minutes)
+            else:
+                items = self._items_of(split)
+                most = self.most if split == "train" else None
+                items = choose(items, only=self.only, leave_out=self.leave_out, most=most)
+                if not items:
+                    raise DataError(f"the {split} split has no files left after data.only and data.leave_out")
+                found = open_all(items, rate=self.sample_rate, split=split)
+            self._recordings[split] = found
+        return self._recordings[split]
+
+    def _items_of(self, split: str) -> list[Item]:
+        if self.dataset != "files":
+            return NAMED[self.dataset][0](split)
+        if self._items is None:
+            found: dict[str, list[Item]] = {}
+            for name, source in self.files.items():
+                if source is not None:
+                    parts = self._own(source)
+                    whole = [item for part in parts.values() for item in part]
+                    found.update(parts if name == "train" else {name: whole})
+            self._items = divide(found, held_out=self.held_out, seed=self.seed)
+        return self._items[split]
+
+    def _own(self, source: str) -> dict[str, list[Item]]:
+        return own(source, conditions=self.names, path_column=self.path_column, split_column=self.split_column)
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for recording in self.recordings("train"):
+            clip = recording.clip
+            ends = clip.read(0, min(256, clip.frames)).tobytes()
+            digest.update(repr((clip.name, clip.frames, sorted(recording.conditions.items()))).encode() + ends)
+        return digest.hexdigest()
+
+    def collate(self, examples: list[Any]) -> WaveBatch | GenerationBatch:
+        if isinstance(examples[0], Request):
+            return GenerationBatch(examples)
+        windows: list[Window] = examples
+        quiet = silence(self.assets["classes"])
+        codes, lengths = pad_sequences([window.codes for window in windows], value=quiet)
+        frames = [window.local for window in windows if window.local is not None]
+        local = None
+        if frames:
+            local = pad_sequences([part.t() for part in frames])[0].transpose(1, 2)
+        return WaveBatch(
+            codes,
+            lengths - 1,
+            torch.tensor([window.context for window in windows]),
+            torch.tensor([window.conditions for window in windows], dtype=torch.long).view(len(windows), -1),
+            local,
+            [window.number for window in windows],
+            [window.name for window in windows],
+        )
+
+    @classmethod
+    def add_prediction_arguments(cls, parser: Any) -> None:
+        add_arguments(parser)
+
+    def prediction_inputs(self, options: Any, *, processes: int) -> Sequence[Request]:
+        """One request for each file to generate.
+
+        Raises:
+            UsageError: conditions that the model does not have, or settings that mean nothing.
+            DataError: files that cannot be read, or an output folder that cannot be made.
+        """
+        self.batch_size, self.max_tokens = options.streams, None
+        return read_requests(options, self.assets)
+
+    def load_inputs(self, inputs: Sequence[Any]) -> Examples:
+        return RequestExamples(inputs)
+
+
+def pairs_of(flag: str, given: Sequence[str]) -> dict[str, str]:
+    """``name=value`` texts as a dictionary.
+
+    Raises:
+        UsageError: a text of another form, or a name twice.
+    """
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name or not value or name in found:
+            raise UsageError(f"{flag} {text}: allowed are NAME=VALUE, each name once")
+        found[name] = value
+    return found
+
+
+def _natural(value: str) -> tuple[int, int, str]:
+    """Whole numbers in their order, ahead of words."""
+    return (0, int(value), value) if value.isdigit() and len(value) < 10 else (1, 0, value)

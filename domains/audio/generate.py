@@ -1,0 +1,120 @@
+"""From requests to files: primed, conditioned, a quarter of a second at a time, so that memory does not grow."""
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from domains.audio.engines import Stepper, make_engine
+from domains.audio.files import Clip, FileClip, write_header
+from domains.audio.mel import MelConfig, mel_frames
+from domains.audio.network import WaveNet
+from domains.audio.requests import Request
+from suite.console import is_first_process
+from suite.errors import DataError
+from suite.mu_law import mu_law_decode, mu_law_encode
+
+_PART = 2048  # steps from one write to the next
+
+
+def generate_files(
+    network: WaveNet, assets: dict[str, Any], requests: Sequence[Request], *, device: torch.device
+) -> list[dict[str, Any]]:
+    """Write the file of each request; they are of one command line and differ in conditions and draws.
+
+    Raises:
+        DataError: a file that cannot be read or written.
+    """
+    first, rate = requests[0], assets["sample_rate"]
+    values = assets["conditions"]
+    rows = [[values[name].index(request.conditions[name]) for name in values] for request in requests]
+    conditions = torch.tensor(rows, dtype=torch.long, device=device).view(len(requests), -1)
+    engine = make_engine(network, conditions, kind=first.engine)
+    if first.prime is not None:
+        _prime(engine, FileClip(first.prime, rate=rate), network, streams=len(requests), classes=assets["classes"])
+    source = None if first.mel_from is None else FileClip(first.mel_from, rate=rate)
+    sources = [numpy.random.Generator(numpy.random.PCG64(request.seed)) for request in requests]
+    steps = max(request.steps for request in requests)
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(write_header(request.path, rate=rate)) for request in requests]
+        for begin, count in _parts(steps, streams=len(requests), rate=rate):
+            local = _local(network, source, assets["mel"], begin, begin + count, streams=len(requests), device=device)
+            draws = torch.from_numpy(numpy.stack([each.random(count) for each in sources], axis=1))
+            codes = engine.run(draws, temperature=first.temperature, local=local)
+            waves = mu_law_decode(codes, assets["classes"]).numpy()
+            for number, (request, file) in enumerate(zip(requests, files, strict=True)):
+                _write(file, waves[: max(0, request.steps - begin), number], request.path)
+    return [
+        {
+            "index": request.number,
+            "file": str(request.path),
+            "seconds": request.steps / rate,
+            "conditions": request.conditions,
+        }
+        for request in requests
+    ]
+
+
+def generate_waves(network: WaveNet, conditions: Tensor, local: Tensor | None, *, steps: int, seed: int) -> Tensor:
+    """``(B, steps)`` samples in memory, one stream for each of ``conditions (B, K)`` and ``local (B, M, F)`` frames."""
+    engine = make_engine(network, conditions)
+    draws = torch.from_numpy(numpy.random.default_rng(seed).random((steps, conditions.size(0))))
+    upsampled = network.upsample(local, steps)
+    codes = engine.run(draws, local=None if upsampled is None else upsampled.transpose(0, 1))
+    return mu_law_decode(codes, network.output.out_features).t()
+
+
+def _prime(engine: Stepper, clip: Clip, network: WaveNet, *, streams: int, classes: int) -> None:
+    """Have the streams hear the end of ``clip``, as far back as they can."""
+    samples = clip.read(max(0, clip.frames - network.receptive_field), clip.frames)
+    codes = mu_law_encode(torch.from_numpy(numpy.ascontiguousarray(samples)), classes)
+    forced = codes.unsqueeze(1).expand(-1, streams).contiguous()
+    engine.run(torch.zeros(forced.shape, dtype=torch.float64), forced=forced)
+
+
+def _parts(steps: int, *, streams: int, rate: int) -> Iterator[tuple[int, int]]:
+    """Stretches of steps, behind a bar that says how many times as fast as listening it goes, all files together."""
+    began = time.perf_counter()
+    shown = is_first_process()
+    with tqdm(
+        total=steps * streams, unit="sample", unit_scale=True, leave=False, disable=None if shown else True
+    ) as bar:
+        for begin in range(0, steps, _PART):
+            count = min(_PART, steps - begin)
+            yield begin, count
+            bar.update(count * streams)
+            speed = (begin + count) * streams / rate / max(time.perf_counter() - began, 1e-9)
+            bar.set_postfix_str(f"{speed:.2f} times real time")
+
+
+def _local(
+    network: WaveNet,
+    source: Clip | None,
+    mel: dict[str, int] | None,
+    begin: int,
+    end: int,
+    *,
+    streams: int,
+    device: torch.device,
+) -> Tensor | None:
+    """The upsampled local condition of these steps, the same for every stream: ``(T, B, D)``."""
+    if source is None or mel is None:
+        return None
+    start = begin - begin % mel["hop"]
+    frames = mel_frames(source, start, min(end, source.frames), config=MelConfig(**mel)).to(device)
+    upsampled = network.upsample(frames.unsqueeze(0), end - start)
+    assert upsampled is not None
+    return upsampled[0, begin - start :].unsqueeze(1).expand(-1, streams, -1)
+
+
+def _write(file: Any, samples: Any, path: Path) -> None:
+    try:
+        file.write(samples)
+    except (RuntimeError, OSError) as error:
+        raise DataError(f"{path}: cannot be written ({' '.join(str(error).split())}): free some space") from None

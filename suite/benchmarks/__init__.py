@@ -1,0 +1,5 @@
+"""Suites of speed rows by name: each module here is one of ``scripts/benchmark.py --suite NAME``.
+
+Its ``measure(*, domains, domain, rounds) -> list[Row]`` gets the seam to the applications, the name given with
+``--domain`` (or ``None``) and how many rounds sides take in turns.
+"""

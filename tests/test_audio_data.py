@@ -1,0 +1,310 @@
+"""Recordings and windows: own folders and manifests, public sets, seeds, and bad data said in one line."""
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+import soundfile
+import torch
+
+from domains.audio import sample
+from domains.audio.data import AudioData, WaveBatch
+from domains.audio.mel import MelConfig
+from domains.audio.pitch import fundamental, semitones
+from domains.audio.windows import WaveExamples
+from suite.errors import DataError, UsageError
+from suite.mu_law import mu_law_encode, silence
+from tests.commands import QUIET, Ran, assert_one_line, run
+
+needs_data = pytest.mark.skipif("SUITE_DATA_DIR" not in os.environ, reason="SUITE_DATA_DIR is not set")
+SMALL = (
+    *("--model.channels", 4, "--model.num_layers", 2, "--model.cycle", 2, "--model.skip_channels", 4),
+    *("--trainer.max_steps", 1, "--trainer.limit_val_batches", 1, "--trainer.limit_test_batches", 1, "--samples", 1),
+)
+
+
+def write_files(folder: Path, *, count: int = 6, size: int = 900, rate: int = 8000) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for number in range(count):
+        wave = numpy.random.default_rng(number).uniform(-0.5, 0.5, size + 100 * number)
+        paths.append(folder / f"{number}.wav")
+        soundfile.write(paths[-1], wave, rate, subtype="FLOAT")
+    return paths
+
+
+def write_manifest(path: Path, rows: list[dict[str, str]]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def rows_of(paths: list[Path], folder: Path) -> list[dict[str, str]]:
+    return [
+        {"path": str(path.relative_to(folder)), "who": "ab"[number % 2], "kind": "xyz"[number % 3]}
+        for number, path in enumerate(paths)
+    ]
+
+
+def own(train: Path, **settings: Any) -> AudioData:
+    return AudioData(dataset="files", train=str(train), **{"held_out": 0.2, **settings})
+
+
+def examples_of(data: AudioData, split: str) -> WaveExamples:
+    found = data.examples(split)
+    assert isinstance(found, WaveExamples)
+    return found
+
+
+def fit(folder: Path, *argv: Any) -> Ran:
+    return run("fit", "--domain", "audio", *QUIET, *SMALL, "--runs", folder / "runs", "--name", "a", *argv)
+
+
+def test_windows_tile_a_recording_with_its_context(tmp_path: Path) -> None:
+    (path,) = write_files(tmp_path / "one", count=1, size=1000)
+    folder = str(path.parent)
+    data = AudioData(dataset="files", train=folder, val=folder, test=folder, window=300, context=40)
+    examples = examples_of(data, "test")
+    codes = mu_law_encode(torch.from_numpy(soundfile.read(path, dtype="float32")[0]))
+    padded = torch.cat([torch.tensor([silence()]), codes])
+    assert examples.lengths.tolist() == [300, 300, 300, 100]
+    seen = []
+    for index, start in enumerate((0, 300, 600, 900)):
+        window = examples.fetch(index, 7)
+        context = min(40, start)
+        assert window.context == context
+        assert torch.equal(window.codes, padded[start - context : start + int(examples.lengths[index]) + 1])
+        seen.append(window.codes[1 + context :])
+    assert torch.equal(torch.cat(seen), codes), "each sample is scored once"
+
+
+def test_training_windows_are_a_pure_function_of_their_seed(tmp_path: Path) -> None:
+    write_files(tmp_path / "some", size=3000)
+    examples = examples_of(own(tmp_path / "some", window=500, context=16), "train")
+    several = [index for index, (_, start) in enumerate(examples.places) if start]
+    for index in several[:5]:
+        first, again, other = (examples.fetch(index, seed) for seed in (1, 1, 2))
+        assert torch.equal(first.codes, again.codes)
+        assert not torch.equal(first.codes, other.codes)
+        assert len(first.codes) - 1 - first.context == int(examples.lengths[index])
+    beginnings = [index for index, (_, start) in enumerate(examples.places) if not start]
+    assert all(int(examples.fetch(index, 3).codes[0]) == silence() for index in beginnings)
+
+
+def test_a_batch_of_unequal_windows(tmp_path: Path) -> None:
+    write_files(tmp_path / "some")
+    data = own(tmp_path / "some", window=10_000)
+    examples = examples_of(data, "train")
+    batch = data.collate([examples.fetch(index, 0) for index in range(len(examples.lengths))])
+    assert isinstance(batch, WaveBatch)
+    assert batch.lengths.tolist() == examples.lengths.tolist()
+    assert batch.codes.shape == (len(batch.lengths), int(batch.lengths.max()) + 1)
+    assert batch.conditions.shape == (len(batch.lengths), 0)
+    shortest = int(batch.lengths.argmin())
+    assert (batch.codes[shortest, int(batch.lengths[shortest]) + 1 :] == silence()).all()
+
+
+def test_a_folder_with_splits_and_its_own_names_as_conditions(tmp_path: Path) -> None:
+    for split in ("train", "val", "test"):
+        for name in ("bass", "flute"):
+            write_files(tmp_path / split / name, count=2)
+    data = own(tmp_path, conditions=["folder"])
+    assert data.assets["conditions"] == {"folder": ["bass", "flute"]}
+    for split in ("train", "val", "test"):
+        names = [each.clip.name for each in data.recordings(split)]
+        assert len(names) == 4
+        assert all(f"/{split}/" in name for name in names)
+
+
+def test_a_manifest_with_columns_splits_and_selections(tmp_path: Path) -> None:
+    paths = write_files(tmp_path / "audio", count=12)
+    rows = rows_of(paths, tmp_path)
+    for number, row in enumerate(rows):
+        row["part"] = "test" if number > 9 else "val" if number > 7 else "train"
+    manifest = write_manifest(tmp_path / "list.csv", rows)
+    settings: dict[str, Any] = {"conditions": ["who", "kind"], "split_column": "part"}
+    data = own(manifest, **settings)
+    assert data.assets["conditions"] == {"who": ["a", "b"], "kind": ["x", "y", "z"]}
+    assert [len(data.recordings(split)) for split in ("train", "val", "test")] == [8, 2, 2]
+    few = own(manifest, **settings, only=["who=a"], most=1)
+    assert [each.conditions for each in few.recordings("train")] == [{"who": "a", "kind": kind} for kind in "xzy"]
+    without = own(manifest, **settings, leave_out=["who=a"])
+    assert {each.conditions["who"] for split in ("train", "val", "test") for each in without.recordings(split)} == {"b"}
+
+
+def test_splits_are_held_out_and_do_not_overlap(tmp_path: Path) -> None:
+    write_files(tmp_path / "some", count=20)
+    parts = [
+        {each.clip.name for each in own(tmp_path / "some").recordings(split)} for split in ("train", "val", "test")
+    ]
+    assert [len(part) for part in parts] == [12, 4, 4]
+    assert len(set.union(*parts)) == 20
+
+
+def test_spectra_come_with_windows_that_stand_on_their_grid(tmp_path: Path) -> None:
+    write_files(tmp_path / "some", size=4000)
+    data = own(tmp_path / "some", mel=MelConfig(bands=8, hop=50, window=200), window=530, context=70)
+    examples = examples_of(data, "train")
+    for index in range(len(examples.lengths)):
+        window = examples.fetch(index, index)
+        assert window.context % 50 == 0
+        assert window.local is not None
+        assert window.local.shape == (8, -(-(len(window.codes) - 1) // 50) + 4)
+    batch = data.collate([examples.fetch(index, 0) for index in range(3)])
+    assert isinstance(batch, WaveBatch)
+    assert batch.local is not None
+    assert data.assets["mel"] == {"bands": 8, "hop": 50, "window": 200}
+
+
+def test_the_sample_has_ten_minutes_of_notes_with_their_pitch() -> None:
+    notes = sample.generate("train", minutes=10)
+    assert sum(len(note.samples) for note in notes) == 10 * 60 * sample.RATE
+    assert {note.instrument for note in notes} == set(sample.INSTRUMENTS)
+    assert len({note.pitch for note in notes}) == 37
+    found = [fundamental(note.samples, sample.RATE) for note in notes[::10]]
+    asked = [sample.frequency(note.pitch) for note in notes[::10]]
+    near = [hertz is not None and abs(semitones(hertz, f)) < 0.5 for hertz, f in zip(found, asked, strict=True)]
+    assert sum(near) >= 0.98 * len(near)
+    again = sample.generate("train", minutes=0.1)
+    assert all(numpy.array_equal(one.samples, other.samples) for one, other in zip(again[:3], notes, strict=False))
+    assert not numpy.array_equal(sample.generate("test", minutes=0.1)[0].samples[:500], notes[0].samples[:500])
+
+
+@pytest.mark.parametrize("hertz", [85.0, 110.0, 261.6, 440.0, 880.0, 1100.0])
+@pytest.mark.parametrize("rate", [8000, 22050])
+def test_the_fundamental_of_tones_is_found(hertz: float, rate: int) -> None:
+    time = numpy.arange(rate // 2) / rate
+    rng = numpy.random.default_rng(0)
+    pure = numpy.sin(2 * numpy.pi * hertz * time)
+    harmonics = [numpy.sin(2 * numpy.pi * k * hertz * time + k) / k for k in range(1, 6) if k * hertz < rate / 2]
+    rich = numpy.sum(harmonics, axis=0)
+    weak = 0.3 * pure + numpy.sin(4 * numpy.pi * hertz * time)
+    for wave in (pure, rich, weak, pure + 0.05 * rng.normal(size=len(time))):
+        found = fundamental(wave.astype(numpy.float32), rate)
+        assert found is not None
+        assert abs(semitones(found, hertz)) < 0.35  # at 8 kHz a period of 1,100 Hz is seven samples long
+
+
+def test_noise_and_silence_have_no_fundamental() -> None:
+    noise = numpy.random.default_rng(0).normal(size=8000).astype(numpy.float32)
+    for wave in (noise, numpy.zeros(8000, numpy.float32), numpy.zeros(10, numpy.float32)):
+        assert fundamental(wave, 8000) is None
+
+
+@needs_data
+def test_free_spoken_digits() -> None:
+    data = AudioData(dataset="fsdd")
+    assert [len(data.recordings(split)) for split in ("train", "val", "test")] == [1720, 80, 200]
+    assert data.assets["conditions"]["speaker"] == ["george", "jackson", "lucas", "nicolas"]
+    assert data.assets["conditions"]["digit"] == list("0123456789")
+    tests = {Path(each.clip.name).stem.rsplit("_", 1)[1] for each in data.recordings("test")}
+    assert tests == set("01234")
+    few = AudioData(dataset="fsdd", only=["speaker=jackson"], most=10)
+    assert len(few.recordings("train")) == 100
+    rest = AudioData(dataset="fsdd", leave_out=["speaker=jackson"])
+    assert rest.assets["conditions"]["speaker"] == ["george", "lucas", "nicolas"]
+
+
+@needs_data
+def test_lj_speech() -> None:
+    data = AudioData(dataset="ljspeech", sample_rate=22050)
+    assert [len(data.recordings(split)) for split in ("train", "val", "test")] == [22, 2, 2]
+    assert data.assets["conditions"] == {}
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        (["--data.dataset", "files"], ["--data.train"]),
+        (["--data.train", "x"], ["data.train", "--data.dataset files"]),
+        (["--data.conditions", "[speaker]"], ["speaker", "instrument, pitch"]),
+        (["--data.conditions", "[pitch, pitch]"], ["pitch", "once"]),
+        (["--data.only", "[instrument]"], ["data.only instrument", "NAME=VALUE"]),
+        (["--data.window", "0"], ["data.window", "0"]),
+        (["--data.sample_rate", "16000"], ["16000", "8000"]),
+        (["--data.mel.bands", "8", "--data.mel.hop", "1"], ["data.mel", "hop"]),
+        (["--data.mel.bands", "8", "--data.mel.hop", "61"], ["data.mel.hop is 61", "two factors"]),
+        (["--model.channels", "0"], ["model.channels is 0"]),
+        (["--model.cycle", "40"], ["model.cycle is 40"]),
+        (["--data.sample_minutes", "-1"], ["sample_minutes"]),
+    ],
+)
+def test_settings_that_mean_nothing(flags: list[str], parts: list[str], tmp_path: Path) -> None:
+    assert_one_line(fit(tmp_path, *flags), 2, *parts)
+
+
+def test_bad_files_are_all_named_before_there_is_a_run(tmp_path: Path) -> None:
+    paths = write_files(tmp_path / "audio", count=8)
+    paths[1].write_bytes(paths[1].read_bytes()[:-40])
+    paths[2].write_bytes(b"")
+    ran = fit(tmp_path, "--data.dataset", "files", "--data.train", tmp_path / "audio", "--data.held_out", 0.001,
+              "--data.val", tmp_path / "audio", "--data.test", tmp_path / "audio")  # fmt: skip
+    assert_one_line(ran, 1, "1.wav: 40 bytes shorter", "2.wav: the file is empty")
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").rglob("*.ckpt"))
+
+
+def test_a_sample_that_is_no_number_stops_the_run_with_its_place(tmp_path: Path) -> None:
+    paths = write_files(tmp_path / "audio", count=6)
+    for path in paths:
+        wave = soundfile.read(path)[0]
+        wave[300] = numpy.nan
+        soundfile.write(path, wave, 8000, subtype="FLOAT")
+    ran = fit(tmp_path, "--data.dataset", "files", "--data.train", tmp_path / "audio", "--data.held_out", 0.2)
+    assert ran.status == 1
+    assert "sample 300 is not a finite number" in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_what_is_wrong_with_a_manifest(tmp_path: Path) -> None:
+    rows = rows_of(write_files(tmp_path / "audio"), tmp_path)
+    manifest = write_manifest(tmp_path / "list.csv", rows)
+    with pytest.raises(DataError, match="'speaker' is missing; there are path, who, kind"):
+        own(manifest, conditions=["speaker"]).recordings("train")
+    rows[2]["who"], rows[3]["path"] = "", "audio/none.wav"
+    write_manifest(manifest, rows)
+    with pytest.raises(DataError, match="row 3: who is empty"):
+        own(manifest, conditions=["who"]).recordings("train")
+    with pytest.raises(DataError, match=r"none\.wav: no such file"):
+        own(manifest, val=str(manifest), test=str(manifest), held_out=0.1).recordings("train")
+    rows[1]["part"] = "dev"
+    for row in rows:
+        row.setdefault("part", "train")
+    write_manifest(manifest, rows)
+    with pytest.raises(DataError, match="row 2: part is 'dev', allowed are train, val, test"):
+        own(manifest, split_column="part").recordings("train")
+
+
+def test_values_that_training_never_had_are_said(tmp_path: Path) -> None:
+    rows = rows_of(write_files(tmp_path / "audio"), tmp_path)
+    train = write_manifest(tmp_path / "train.csv", rows[:4])
+    test = write_manifest(tmp_path / "test.csv", [{**rows[5], "who": "zoe"}])
+    data = own(train, conditions=["who"], val=str(train), test=str(test))
+    with pytest.raises(DataError, match="test split has who zoe, which the model does not know; allowed: a, b"):
+        data.examples("test")
+
+
+@pytest.mark.parametrize(("selection", "words"), [("who=q", "there are a, b"), ("was=q", "there are kind, who")])
+def test_selections_of_nothing(selection: str, words: str, tmp_path: Path) -> None:
+    manifest = write_manifest(tmp_path / "list.csv", rows_of(write_files(tmp_path / "audio"), tmp_path))
+    for flag in ("only", "leave_out"):
+        with pytest.raises(UsageError, match=words):
+            own(manifest, conditions=["who", "kind"], **{flag: [selection]}).recordings("train")
+
+
+def test_an_empty_folder_and_a_missing_one(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"no files \.wav"):
+        own(tmp_path / "empty").recordings("train")
+    with pytest.raises(UsageError, match="ending"):
+        own(tmp_path / "nowhere").recordings("train")
+
+
+def test_public_sets_say_which_files_to_put_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUITE_DATA_DIR", str(tmp_path))
+    for name in ("fsdd", "ljspeech"):
+        assert_one_line(fit(tmp_path, "--data.dataset", name), 1, name, "put")

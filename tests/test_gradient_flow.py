@@ -1,0 +1,151 @@
+"""Gradients by lag equal those of one pass by autograd, or a formula; the callback logs what it measured."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers import Logger
+from torch import Tensor, nn
+
+from suite.errors import UsageError
+from suite.recurrent import CELLS, CellName, RecurrentEncoder, RecurrentOptions
+from suite.recurrent.gradient_flow import GradientFlow, GradientFlowCallback, gradient_by_lag, gradient_figure
+
+D, H, T = 3, 4, 6
+
+
+def test_a_linear_recurrence_by_formula() -> None:
+    """With the identity as activation in reach (relu on positive states) the norm is that of powers of U."""
+    encoder = RecurrentEncoder(D, H, cell="rnn_relu").double()
+    layer: Any = encoder.layers[0]
+    nn.init.uniform_(layer.rnn.weight_hh_l0, 0.05, 0.3)
+    nn.init.uniform_(layer.rnn.weight_ih_l0, 0.1, 0.5)
+    inputs = torch.rand(1, T, D, dtype=torch.float64)
+    probe = torch.rand(1, H, dtype=torch.float64)
+    flow = gradient_by_lag(encoder, inputs, probe=probe)
+    expected, slope = [], probe[0]
+    for _ in range(T):
+        expected.append(slope.norm())
+        slope = slope @ layer.rnn.weight_hh_l0.detach()
+    torch.testing.assert_close(flow.norms[:, 0].double(), torch.stack(expected), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_equals_autograd_on_the_rest_of_the_sequence(cell: CellName) -> None:
+    """The gradient at t is that of the remaining steps with respect to the state that they start from."""
+    encoder = RecurrentEncoder(D, H, cell=cell, num_layers=2).double().eval()
+    inputs, lengths = torch.randn(2, T, D, dtype=torch.float64), torch.tensor([T, 4])
+    probe = torch.randn(2, H, dtype=torch.float64)
+    flow = gradient_by_lag(encoder, inputs, lengths, probe=probe)
+    assert flow.norms.shape == (T, 2)
+    for lag in range(1, T):
+        norms = []
+        for row in range(2):
+            if int(lengths[row]) <= lag:
+                continue
+            cut = int(lengths[row]) - lag
+            state = encoder(inputs[row : row + 1, :cut], torch.tensor([cut])).state
+            leaves = tuple(part.detach().requires_grad_() for part in state[: encoder.num_states])
+            rest = encoder(
+                inputs[row : row + 1, cut : cut + lag], torch.tensor([lag]), (*leaves, *state[encoder.num_states :])
+            )
+            slopes = torch.autograd.grad((rest.outputs[0, -1] * probe[row]).sum(), leaves)
+            norms.append(torch.stack(slopes)[:, 0].square().sum(dim=(0, 2)).sqrt())
+        torch.testing.assert_close(flow.norms[lag].double(), torch.stack(norms).mean(dim=0), rtol=1e-5, atol=1e-9)
+
+
+def test_chrono_carries_further_than_vanilla() -> None:
+    inputs = torch.randn(2, 100, D)
+    torch.manual_seed(0)
+    vanilla = RecurrentEncoder(D, 32, cell="rnn_tanh")
+    lstm = RecurrentEncoder(D, 32, cell="lstm", options=RecurrentOptions(chrono_steps=100))
+    flows = {name: gradient_by_lag(each, inputs) for name, each in (("vanilla", vanilla), ("chrono", lstm))}
+    assert flows["chrono"].norms[99, 0] > 100 * flows["vanilla"].norms[99, 0]
+    assert flows["chrono"].half_life() > 4 * flows["vanilla"].half_life() > 0
+    axes = gradient_figure(flows).axes[0]
+    assert axes.get_yscale() == "log"
+    assert [line.get_label() for line in axes.get_lines()] == ["vanilla", "chrono"]
+
+
+def test_half_life() -> None:
+    assert GradientFlow(torch.tensor([[8.0], [4.0], [2.0]])).half_life() == 1.0
+    assert GradientFlow(torch.tensor([[1.0], [2.0]])).half_life() == -1.0
+    assert GradientFlow(torch.tensor([[1.0], [1.0]])).half_life() == math.inf
+    assert GradientFlow(torch.tensor([[1.0], [0.0]])).half_life() == 0.0
+    assert GradientFlow(torch.tensor([[1.0, 2.0]])).table() == [{"lag": 0.0, "layer_0": 1.0, "layer_1": 2.0}]
+
+
+def test_leaves_the_encoder_as_it_was() -> None:
+    encoder = RecurrentEncoder(D, H, cell="batchnorm_lstm", options=RecurrentOptions(zoneout=0.3)).train()
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    state = torch.get_rng_state()
+    gradient_by_lag(encoder, torch.randn(2, T, D, generator=torch.Generator().manual_seed(0)))
+    assert encoder.training
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+    assert all(parameter.grad is None for parameter in encoder.parameters())
+
+
+def test_refusals() -> None:
+    with pytest.raises(UsageError, match="reads in one direction"):
+        gradient_by_lag(RecurrentEncoder(D, H, bidirectional=True), torch.randn(1, T, D))
+    for inputs, lengths in ((torch.randn(1, 0, D), None), (torch.randn(1, T, D), torch.tensor([0]))):
+        with pytest.raises(UsageError, match="a sequence of one step or more"):
+            gradient_by_lag(RecurrentEncoder(D, H), inputs, lengths)
+    with pytest.raises(UsageError, match="rows is 0, allowed is 1 or more"):
+        GradientFlowCallback(rows=0)
+
+
+class _Recorder(Logger):
+    name, version = "recorder", "0"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.figures: dict[str, float] = {}
+        self.media: list[str] = []
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.figures |= metrics
+
+
+class _Model(LightningModule):
+    def __init__(self, *, by_state: bool) -> None:
+        super().__init__()
+        self.encoder, self.output, self.by_state = RecurrentEncoder(D, H, cell="gru"), nn.Linear(H, 1), by_state
+        self.probes: list[Tensor] = []
+
+    def training_step(self, batch: list[Tensor], index: int) -> Tensor:
+        inputs, lengths = batch
+        encoded = self.encoder(inputs, lengths)
+        last = encoded.state[0][:, -1] if self.by_state else encoded.outputs[torch.arange(len(inputs)), lengths - 1]
+        return self.output(last).square().sum()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+@pytest.mark.parametrize("by_state", [False, True])
+def test_callback_logs_the_losss_own_gradient(by_state: bool, tmp_path: Any) -> None:
+    model, recorder, callback = _Model(by_state=by_state), _Recorder(), GradientFlowCallback(2, rows=2, max_steps=4)
+    inputs, lengths = torch.randn(3, T, D), torch.tensor([T, 3, 5])
+    loader: Any = torch.utils.data.DataLoader([(inputs, lengths)] * 3, batch_size=None)  # type: ignore[arg-type]
+    trainer = Trainer(max_steps=3, logger=recorder, callbacks=[callback], enable_checkpointing=False, accelerator="cpu",
+                      enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path)  # fmt: skip
+    trainer.fit(model, loader)
+    with torch.enable_grad():
+        outputs = model.encoder(inputs, lengths).outputs
+        last = outputs[torch.arange(3), lengths - 1].detach().requires_grad_()
+        (probe,) = torch.autograd.grad(model.output(last).square().sum(), [last])
+    measured = callback.flows["encoder"].norms
+    assert measured.shape == (4, 1)
+    torch.testing.assert_close(measured[0, 0], probe[:2].norm(dim=1).mean(), rtol=1e-5, atol=0)
+    assert {"gradient/encoder/lag_0", "gradient/encoder/lag_3", "gradient/encoder/layer_0"} <= recorder.figures.keys()
+    assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == [
+        "gradient-encoder-0000000.png",
+        "gradient-encoder-0000002.png",
+    ]

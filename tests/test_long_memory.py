@@ -1,0 +1,96 @@
+"""The long-memory tasks are what they say; slow: which cells solve them in a fixed number of steps."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from suite.errors import UsageError
+from suite.recurrent import RecurrentOptions
+from suite.recurrent.long_memory import (
+    COPIED,
+    SYMBOLS,
+    LongMemoryConfig,
+    adding,
+    copy_memory,
+    memoryless_loss,
+    train,
+)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_adding_marks_one_number_in_each_half() -> None:
+    inputs, targets = adding(500, 21, generator=seeded())
+    values, marks = inputs.unbind(2)
+    assert marks[:, :10].sum(dim=1).eq(1).all()
+    assert marks[:, 10:].sum(dim=1).eq(1).all()
+    torch.testing.assert_close((values * marks).sum(dim=1), targets)
+    assert marks.sum(dim=0).gt(0).all(), "every place is marked at times"
+    assert abs(float((targets - 1.0).square().mean()) - 1 / 6) < 0.02
+    assert torch.equal(adding(5, 9, generator=seeded(3)).inputs, adding(5, 9, generator=seeded(3)).inputs)
+
+
+def test_copy_memory_shows_waits_and_asks() -> None:
+    inputs, targets = copy_memory(300, 7, generator=seeded())
+    shown = inputs.argmax(dim=2)
+    assert inputs.shape == (300, 7 + 2 * COPIED, SYMBOLS + 2)
+    assert inputs.sum(dim=2).eq(1).all()
+    assert torch.equal(shown[:, :COPIED], targets[:, -COPIED:])
+    assert shown[:, :COPIED].lt(SYMBOLS).all()
+    assert targets[:, :-COPIED].eq(SYMBOLS).all()
+    assert (shown == SYMBOLS + 1).sum(dim=1).eq(1).all()
+    assert (shown[:, 7 + COPIED - 1] == SYMBOLS + 1).all(), "ten steps are left to answer"
+    assert memoryless_loss(7) == pytest.approx(COPIED * math.log(SYMBOLS) / 27)
+
+
+def config(task: Any, cell: Any, steps: int, **settings: Any) -> LongMemoryConfig:
+    return LongMemoryConfig(task, steps, cell, settings.pop("options", RecurrentOptions()), **settings)
+
+
+def test_a_short_one_is_learnt_and_ends_when_it_is() -> None:
+    told: list[int] = []
+    easy = config("adding", "gru", 6, hidden_size=32, lr=1e-2, max_steps=800)
+    loss, steps = train(easy, until=0.02, watch=lambda step, _: told.append(step))
+    assert loss < 0.02
+    assert steps < 800
+    assert told == list(range(100, steps + 1, 100))
+    short = config("copy", "lstm", 2, hidden_size=16, max_steps=3)
+    assert train(short) == train(short)
+    with pytest.raises(UsageError, match="task is nope, allowed are adding, copy"):
+        train(config("nope", "gru", 6))
+
+
+SOLVERS: list[tuple[str, str, dict[str, Any]]] = [
+    ("lstm", "lstm", {}),
+    ("gru", "gru", {}),
+    ("mingru", "mingru", {"num_layers": 2}),
+    ("rnn_relu", "rnn_relu", {"options": RecurrentOptions(recurrent_init="identity")}),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "cell", "settings"), SOLVERS, ids=[each[0] for each in SOLVERS])
+def test_adding_at_200_is_solved(name: str, cell: str, settings: dict[str, Any]) -> None:
+    loss, _ = train(config("adding", cell, 200, lr=3e-3, max_steps=4000, **settings), until=0.01)
+    assert loss < 0.01
+
+
+@pytest.mark.slow
+def test_adding_at_200_is_beyond_a_vanilla_cell() -> None:
+    """At no rate of the grid within half of the steps that the others have."""
+    for lr in (3e-3, 1e-3):
+        loss, _ = train(config("adding", "rnn_tanh", 200, lr=lr, max_steps=2000), until=0.1)
+        assert loss > 0.1
+
+
+@pytest.mark.slow
+def test_copy_memory_at_200_with_chrono() -> None:
+    """Below a fifth of what is possible without a memory."""
+    options = RecurrentOptions(chrono_steps=200)
+    bar = 0.2 * memoryless_loss(200)
+    loss, _ = train(config("copy", "lstm", 200, lr=3e-3, max_steps=4000, options=options), until=bar)
+    assert loss < bar

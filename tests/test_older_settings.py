@@ -1,0 +1,23 @@
+"""A run that began before a setting was there goes on: what came later has its default, which is no difference."""
+
+from pathlib import Path
+
+import torch
+
+from suite.checkpoint import RECORD_KEY, write
+from tests.commands import assert_one_line, fit_toy
+
+
+def test_a_run_without_a_later_setting_goes_on(tmp_path: Path) -> None:
+    place = ("--runs", tmp_path, "--name", "run")
+    assert fit_toy(*place).status == 0
+    path = tmp_path / "toy" / "run" / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    assert checkpoint[RECORD_KEY]["settings"]["optim"].pop("recurrent_l1") == 0.0
+    write(checkpoint, path)
+    resume = ("--runs", tmp_path, "--resume", path, "--trainer.max_epochs", 2)
+    assert_one_line(fit_toy(*resume, "--optim.recurrent_l1", 0.5), 2, "optim.recurrent_l1 (was 0.0, now 0.5)")
+    assert_one_line(fit_toy(*resume, "--optim.lr", 0.5), 2, "optim.lr (was ")
+    ran = fit_toy(*resume)
+    assert ran.status == 0, ran
+    assert "Going on with" in ran.err

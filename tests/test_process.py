@@ -1,0 +1,21 @@
+"""What ``prepare_process`` sets holds in a process that called it."""
+
+import os
+import subprocess
+import sys
+
+SCRIPT = """
+import torch
+from suite.process import prepare_process
+prepare_process(threads=1)
+assert torch.get_num_threads() == 1
+small = torch.tensor([1e-30]) * torch.tensor([1e-10])  # 1e-40 is below the normal range of float32
+assert float(small) == 0.0, float(small)
+scores = torch.tensor([[0.0, -95.0]])
+assert float(scores.softmax(dim=1)[0, 1]) == 0.0
+"""
+
+
+def test_subnormal_numbers_become_zero() -> None:
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    subprocess.run([sys.executable, "-c", SCRIPT], check=True, env=environment)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from suite.gating import gate_, gate_backward_
 
-BLOCK_ROWS = 1024  # on CPU: what a block touches fits the second-level cache
+BLOCK_ELEMENTS = 2**16  # of the stream, on CPU: what a block touches fits the second-level cache
 _KEPT = 1  # spare buffers for each type of number
 
 
@@ -87,8 +87,10 @@ class _Past(NamedTuple):
     missing: int
 
 
-def _blocks(plan: _Plan, count: int, on_cpu: bool) -> list[tuple[int, int]]:
-    size = max(1, BLOCK_ROWS // plan.batch) * plan.batch if on_cpu else max(count, 1)
+def _blocks(plan: _Plan, rows: Tensor) -> list[tuple[int, int]]:
+    count, channels = rows.shape
+    on_cpu = rows.device.type == "cpu"
+    size = max(1, BLOCK_ELEMENTS // (channels * plan.batch)) * plan.batch if on_cpu else max(count, 1)
     return [(begin, min(begin + size, count)) for begin in range(0, count, size)]
 
 
@@ -123,7 +125,7 @@ def _layer(
 def _infer(plan: _Plan, rows: Tensor, offsets: Tensor, local: Tensor | None, weights: _Weights) -> Tensor:
     """Without gradients: two streams and one block of gates are all the memory."""
     count, channels = rows.shape
-    blocks = _blocks(plan, count, rows.device.type == "cpu")
+    blocks = _blocks(plan, rows)
     most = blocks[0][1] if blocks else 0
     gates, gated = rows.new_empty(most, 2 * channels), rows.new_empty(most, channels)
     skips = rows.new_zeros(count, weights.skip[0].size(1))
@@ -144,7 +146,7 @@ class _Stack(torch.autograd.Function):
     def forward(ctx: Any, plan: _Plan, rows: Tensor, offsets: Tensor, local: Tensor | None, *flat: Tensor) -> Tensor:
         weights = _sorted(plan, flat)
         count, channels = rows.shape
-        blocks = _blocks(plan, count, rows.device.type == "cpu")
+        blocks = _blocks(plan, rows)
         work = _take(rows, count, channels, len(plan.dilations))
         streams, gates = work.streams, work.gates
         streams[0].copy_(rows)

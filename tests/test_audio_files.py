@@ -32,7 +32,7 @@ def test_a_part_is_that_part_of_the_whole(name: str, tmp_path: Path) -> None:
     clip = FileClip(path, rate=8000)
     assert clip.frames == len(whole)
     for start, stop in ((0, 100), (1, 2), (4321, 9876), (len(whole) - 50, len(whole)), (700, 700)):
-        numpy.testing.assert_array_equal(clip.read(start, stop), whole[start:stop])
+        numpy.testing.assert_allclose(clip.read(start, stop), whole[start:stop], rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW"])
@@ -93,15 +93,12 @@ def test_a_cut_file_of_a_format_without_a_length_is_what_is_there_or_is_named(na
     path = write(tmp_path / name, tone(40_000))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     clips, problems = open_clips([path], rate=8000)
-    if problems:
-        assert name in problems[0]
-        return
     try:
-        found = clips[0].read(0, clips[0].frames)
+        lengths = [len(clip.read(0, clip.frames)) for clip in clips]
     except DataError as error:
-        assert name in str(error)
-    else:
-        assert len(found) == clips[0].frames < 40_000
+        problems.append(str(error))
+    assert all(name in problem for problem in problems)
+    assert problems or lengths[0] == clips[0].frames < 40_000
 
 
 def test_files_that_are_no_audio_are_all_named(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def plain_loop(
 def test_values_and_gradients_are_those_of_the_plain_loop(
     condition_size: int, local_size: int, batch: int, steps: int, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(causal, "BLOCK_ROWS", rows)  # blocks shorter and longer than dilations and sequences
+    monkeypatch.setattr(causal, "BLOCK_ELEMENTS", 5 * rows)  # blocks shorter and longer than dilations and sequences
     stack = stack_of(condition_size=condition_size, local_size=local_size).double()
     inputs = torch.randn(batch, steps, 5, dtype=torch.float64, requires_grad=True)
     condition = torch.randn(batch, 3, dtype=torch.float64, requires_grad=True) if condition_size else None

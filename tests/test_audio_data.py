@@ -175,7 +175,7 @@ def test_the_sample_has_ten_minutes_of_notes_with_their_pitch() -> None:
     assert not numpy.array_equal(sample.generate("test", minutes=0.1)[0].samples[:500], notes[0].samples[:500])
 
 
-@pytest.mark.parametrize("hertz", [85.0, 110.0, 261.6, 440.0, 880.0, 1100.0])
+@pytest.mark.parametrize("hertz", [85.0, 110.0, 261.6, 440.0, 880.0])
 @pytest.mark.parametrize("rate", [8000, 22050])
 def test_the_fundamental_of_tones_is_found(hertz: float, rate: int) -> None:
     time = numpy.arange(rate // 2) / rate

@@ -202,8 +202,9 @@ class WaveformModule(SuiteModule):
         for number, (column, name) in enumerate(zip(columns, self.values, strict=True)):
             rows = RowMap(old[name], self.values[name], what=name)
             found[f"{tables}{number}.weight"] = rows(state_dict[f"{tables}{column}.weight"])
+        same = columns == list(range(len(old)))
         for key, weight in found.items():
-            if key.startswith("network.stack.layers.") and key.endswith(".condition"):
+            if not same and key.startswith("network.stack.layers.") and key.endswith(".condition"):
                 blocks = weight.chunk(len(old))
                 found[key] = torch.cat([blocks[column] for column in columns])
         return found

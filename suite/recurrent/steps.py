@@ -185,7 +185,7 @@ class LSTMSteps:
         self._write(step, rows, torch.cat([enter_slope, keep_slope, cell_slope, leave_slope], dim=1))
 
     def _write(self, step: int, rows: int, gates: Tensor) -> None:
-        """Extras of the gates through the normalisations of their two shares."""
+        """Gradients of the gates through the normalisations of their two shares."""
         outer, inner, _ = self.norms
         if self.own_slopes:
             self.slopes.products[step, :rows] = gates if inner is None else inner.backward(step, gates)

@@ -88,7 +88,7 @@ class Buffers(NamedTuple):
 
 
 class Slopes(NamedTuple):
-    """Extras under way: of ``hidden`` and ``memory`` ``(B, H)``, ``gates`` and ``products`` ``(T, B, G)``."""
+    """Gradients under way: of ``hidden`` and ``memory`` ``(B, H)``, ``gates`` and ``products`` ``(T, B, G)``."""
 
     hidden: Tensor
     memory: Tensor | None
@@ -118,7 +118,7 @@ class Recurrence(Protocol):
         """Before the last step, with what was released."""
 
     def backward(self, step: int, rows: int) -> None:
-        """Extras of gates and products from those of the states, whose direct part is left in their place."""
+        """Gradients of gates and products from those of the states, whose direct part is left in their place."""
 
     def gradients(self) -> Extras:
         """Of ``extras``, in their order."""
@@ -219,16 +219,13 @@ def _product(weight: Tensor) -> Any:
         return lambda states, target, rows: torch.mul(states[:rows], weight, out=target[:rows])
     turned = weight.t().contiguous()  # a quarter faster than multiplying with the transposed view, step by step
 
-    def exact(states: Tensor, target: Tensor, rows: int) -> None:
-        torch.mm(states[:rows], turned, out=target[:rows])
+    def multiply(states: Tensor, target: Tensor, rows: int) -> None:
+        if states.dtype == turned.dtype:
+            torch.mm(states[:rows], turned, out=target[:rows])
+        else:  # autocast: products in its precision, states in float32
+            target[:rows] = torch.mm(states[:rows].to(turned.dtype), turned)
 
-    def rounded(states: Tensor, target: Tensor, rows: int) -> None:
-        target[:rows] = torch.mm(states[:rows].to(turned.dtype), turned)
-
-    def choose(states: Tensor, target: Tensor, rows: int) -> None:
-        (exact if states.dtype == turned.dtype else rounded)(states, target, rows)
-
-    return choose
+    return multiply
 
 
 def _add_slope(hidden: Tensor, products: Tensor, weight: Tensor, *, direct: bool) -> None:

@@ -22,6 +22,7 @@ DOMAIN_FLAGS: dict[str, list[str]] = {
     "translation": [
         "--data.sample_size=250", "--data.batch_size=32", "--model.embedding_size=16",
         "--model.encoder.hidden_size=16", "--model.decoder.hidden_size=16", "--trainer.max_epochs=2",
+        "--decoding.beam_size=1", "--decoding.max_length=10", "--trainer.limit_test_batches=1",
     ],
     "video": ["--data.sample_size=60", "--data.batch_size=8", "--model.cnn.width=8", "--trainer.max_epochs=2"],
     "text": [

@@ -7,7 +7,7 @@ import torch
 
 import domains
 from tests.finetuned import source_of
-from tests.test_resume import DOMAIN_FLAGS, MOMENTS, check, digest, in_a_process
+from tests.test_resume import DOMAIN_FLAGS, LEAN, MOMENTS, check, digest, in_a_process
 
 # An epoch of the toy domain has 8 batches, so that steps 5 and 10 are inside the first and the second.
 BY_STEPS = ["--finetune.unfreeze=steps", "--finetune.unfreeze_every=5"]
@@ -76,5 +76,5 @@ def test_every_domain_goes_on_exactly(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("moment", [*MOMENTS, *AROUND, "on_train_batch_end:8", "on_train_batch_start:9"])
 @pytest.mark.parametrize("name", ["toy", *domains.available()])
 def test_matrix(name: str, moment: str, workers: int, policy: list[str], tmp_path: Path) -> None:
-    first = flags(name, *policy, f"--data.num_workers={workers}")
+    first = flags(name, *policy, f"--data.num_workers={workers}", *LEAN)
     check(name, moment, tmp_path, first=first, verb="finetune")

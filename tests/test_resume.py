@@ -22,7 +22,7 @@ DOMAIN_FLAGS: dict[str, list[str]] = {
     "translation": [
         "--data.sample_size=250", "--data.batch_size=32", "--model.embedding_size=16",
         "--model.encoder.hidden_size=16", "--model.decoder.hidden_size=16", "--trainer.max_epochs=2",
-        "--decoding.beam_size=1", "--decoding.max_length=10", "--trainer.limit_test_batches=1",
+        "--decoding.beam_size=1", "--decoding.max_length=10",
     ],
     "video": ["--data.sample_size=60", "--data.batch_size=8", "--model.cnn.width=8", "--trainer.max_epochs=2"],
     "text": [
@@ -34,6 +34,8 @@ DOMAIN_FLAGS: dict[str, list[str]] = {
         "--model.num_layers=4", "--model.cycle=3", "--trainer.max_epochs=2",
     ],
 }  # fmt: skip
+# What has no part in how a run goes on, left out of the matrices: pictures of samples, most of the test at the end.
+LEAN = ["--samples=0", "--trainer.limit_test_batches=1"]
 # After each of these the process is gone: inside an epoch, in the validation at its end, after it, in the next one.
 MOMENTS = ["on_train_batch_end:5", "on_validation_batch_end:1", "on_train_epoch_end:1", "on_train_epoch_start:2"]
 
@@ -171,7 +173,7 @@ def test_matrix(name: str, by: str, workers: int, moment: str, validation: str, 
     if validation == "off" and "validation" in moment:
         pytest.skip("there is no validation to be killed in")
     limit = "--trainer.limit_val_batches=0" if validation == "off" else f"--trainer.val_check_interval={validation}"
-    check(name, moment, tmp_path, first=[f"--data.num_workers={workers}", limit], by=by)
+    check(name, moment, tmp_path, first=[f"--data.num_workers={workers}", limit, *LEAN], by=by)
 
 
 def test_more_epochs_than_first_asked_for(tmp_path: Path) -> None:

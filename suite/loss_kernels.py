@@ -40,7 +40,8 @@ def _softmax_slopes(
 softmax_slopes = compiled(_softmax_slopes, fastmath=SUMS | {"arcp"})
 """``(scores, bias, targets, log_sums, chosen, sums, to_bias, mass, even)``.
 
-``scores (N, V)`` come without ``bias (V,)`` and become softmax less ``even``, and less ``mass`` at each row's target; their
-sum over rows is added to ``to_bias (V,)``. Of each row's logits ``log_sums``, ``chosen`` and ``sums`` ``(N,)`` get the
-logarithm of the summed exponentials, the target's, and the sum.
+``scores (N, V)`` come without ``bias (V,)`` and become softmax less ``even``, and less ``mass`` at each row's target;
+their sum over rows is added to ``to_bias (V,)``. Of each row's logits ``log_sums``, ``chosen`` and ``sums`` ``(N,)``
+get the logarithm of the summed exponentials, the target's, and the sum. A row with a logit that is not finite becomes
+NaN, and so does its ``log_sums``.
 """

@@ -80,11 +80,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
             part = slice(start, min(start + chunk, count))
             place = start % group if needs_gradient else 0
             scores = torch.addmm(offset, rows[part], output.t(), out=logits[place : place + part.stop - start])
-            chosen[part] = scores.gather(1, columns[part]).squeeze(1)
             if slopes is None:
+                chosen[part] = scores.gather(1, columns[part]).squeeze(1)
                 log_sums[part] = torch.logsumexp(scores.to(exact), dim=1)
                 continue
-            log_sums[part] = _softmax_(scores, exact)
+            log_sums[part], chosen[part] = _softmax_(scores, columns[part], exact, (rows[part], output, offset))
             if part.stop == count or part.stop % group == 0:
                 whole = slice(start - place, part.stop)
                 slopes.add(logits[: whole.stop - whole.start], whole, targets[whole], 1.0 - smoothing)
@@ -152,11 +152,29 @@ def _compiled_pass(
     return log_sums, chosen, sums / classes
 
 
-def _softmax_(scores: Tensor, exact: torch.dtype) -> Tensor:
-    """Softmax in place; gives the logarithm of each row's sum of exponentials, from its largest score and share."""
-    top = scores.amax(dim=1).to(exact)
+def _softmax_(
+    scores: Tensor, columns: Tensor, exact: torch.dtype, operands: tuple[Tensor, Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Softmax in place; gives each row's logarithm of summed exponentials, and the logit at ``columns (N, 1)``.
+
+    The sum follows from any logit and its share: from the target's, which costs no pass, where that share is not below
+    the normal range; else from the largest, made again of ``operands`` (hidden rows, output layer, bias).
+    """
+    chosen = scores.gather(1, columns).squeeze(1).to(exact)
+    if scores.device.type != "cpu":  # asking how small a share is would wait for the device
+        top = scores.amax(dim=1).to(exact)
+        torch.softmax(scores, dim=1, out=scores)
+        return top - scores.amax(dim=1).to(exact).log(), chosen
     torch.softmax(scores, dim=1, out=scores)
-    return top - scores.amax(dim=1).to(exact).log()  # the largest share is at least 1 / V
+    shares = scores.gather(1, columns).squeeze(1).to(exact)
+    log_sums = chosen - shares.log()
+    lost = shares < torch.finfo(scores.dtype).tiny
+    if bool(lost.any()):
+        rows, output, offset = operands
+        top, place = scores[lost].max(dim=1)
+        logits = (rows[lost].to(exact) * output[place].to(exact)).sum(dim=1) + offset[place].to(exact)
+        log_sums[lost] = logits.to(scores.dtype).to(exact) - top.to(exact).log()
+    return log_sums, chosen
 
 
 class _Slopes:

@@ -180,6 +180,19 @@ def test_compiled_pass_shows_what_is_not_finite(value: float, place: int) -> Non
     assert all(slope.isnan().any() for slope in torch.autograd.grad(loss, leaves))
 
 
+def test_shares_too_small_for_their_logarithm_are_made_up_for() -> None:
+    """Logits 200 apart: half of the targets have no share in float32 that says how far they are below the others."""
+    leaves, targets = sample(torch.float32)
+    with torch.no_grad():
+        leaves[2].copy_(torch.arange(V).remainder(2) * 200.0)
+    given, (loss, nll) = own(leaves, targets, 0.1), usual(leaves, targets, 0.1)
+    assert nll > 100
+    torch.testing.assert_close(given.loss, loss, rtol=1e-5, atol=0)
+    torch.testing.assert_close(given.nll, nll, rtol=1e-5, atol=0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(own(leaves, targets, 0.1).nll, nll, rtol=0.01, atol=0)
+
+
 def test_where_torch_is_as_fast_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = torch.zeros(1)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")

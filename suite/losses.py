@@ -5,13 +5,18 @@ costs as much as the products. Here rows go through in chunks that stay in cache
 is kept while its logits are there (the idea of fused linear cross entropy: Hsu et al. 2024, Liger Kernel).
 """
 
+from functools import cache
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from suite.kernels import AVAILABLE
+
 CHUNK_ELEMENTS = 2**21  # logits held at a time: 8 MiB in float32
 GROUP_CHUNKS = 16
+COMPILED_CLASSES = 1000  # fewer are not worth the half second that the kernel takes to load
 
 
 class CrossEntropy(NamedTuple):
@@ -61,20 +66,25 @@ class _LinearCrossEntropy(torch.autograd.Function):
         chunk = min(max(1, CHUNK_ELEMENTS // classes), max(count, 1))
         # In half precision a sum over chunks would have to be kept in float32: several chunks then go into one product.
         group = chunk * (1 if dtype == exact else GROUP_CHUNKS)
+        slopes = _Slopes(rows, output, exact) if needs_gradient else None
+        if slopes is not None and _runs_compiled(rows, classes):
+            log_sums, chosen, mean = _compiled_pass(slopes, offset, targets, smoothing, chunk)
+            nll = (log_sums - chosen).sum()
+            loss = (1.0 - smoothing) * nll + smoothing * (log_sums - mean).sum() if smoothing else nll.clone()
+            return _keep(ctx, loss, nll, slopes.gradients(None, smoothing), (hidden, weight, bias))
         columns = targets.unsqueeze(1)
         log_sums = torch.empty(count, dtype=exact, device=hidden.device)
         chosen = torch.empty_like(log_sums)
-        slopes = _Slopes(rows, output, exact) if needs_gradient else None
         logits = rows.new_empty(min(group if needs_gradient else chunk, max(count, 1)), classes)
         for start in range(0, count, chunk):
             part = slice(start, min(start + chunk, count))
             place = start % group if needs_gradient else 0
             scores = torch.addmm(offset, rows[part], output.t(), out=logits[place : place + part.stop - start])
-            chosen[part] = scores.gather(1, columns[part]).squeeze(1)
             if slopes is None:
+                chosen[part] = scores.gather(1, columns[part]).squeeze(1)
                 log_sums[part] = torch.logsumexp(scores.to(exact), dim=1)
                 continue
-            log_sums[part] = _softmax_(scores, exact)
+            log_sums[part], chosen[part] = _softmax_(scores, columns[part], exact, (rows[part], output, offset))
             if part.stop == count or part.stop % group == 0:
                 whole = slice(start - place, part.stop)
                 slopes.add(logits[: whole.stop - whole.start], whole, targets[whole], 1.0 - smoothing)
@@ -84,11 +94,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             output_sum = weight.to(exact).sum(dim=0)
             mean = (hidden.to(exact) @ output_sum + bias.to(exact).sum()) / classes
             loss = (1.0 - smoothing) * nll + smoothing * (log_sums - mean).sum()
-        if slopes is not None:
-            ctx.save_for_backward(*slopes.gradients(output_sum, smoothing))
-            ctx.dtypes = hidden.dtype, weight.dtype, bias.dtype
-        ctx.mark_non_differentiable(nll)
-        return loss, nll
+        gradients = () if slopes is None else slopes.gradients(output_sum, smoothing)
+        return _keep(ctx, loss, nll, gradients, (hidden, weight, bias))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -106,11 +113,68 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return (*(gradient.to(dtype) * scale.to(dtype) for gradient, dtype in kept), None, None, None, None)
 
 
-def _softmax_(scores: Tensor, exact: torch.dtype) -> Tensor:
-    """Softmax in place; gives the logarithm of each row's sum of exponentials, from its largest score and share."""
-    top = scores.amax(dim=1).to(exact)
+def _keep(
+    ctx: Any, loss: Tensor, nll: Tensor, gradients: tuple[Tensor, ...], of: tuple[Tensor, ...]
+) -> tuple[Tensor, Tensor]:
+    ctx.save_for_backward(*gradients)
+    ctx.dtypes = tuple(each.dtype for each in of)
+    ctx.mark_non_differentiable(nll)
+    return loss, nll
+
+
+@cache
+def _kernels() -> Any:
+    return import_module("suite.loss_kernels")
+
+
+def _runs_compiled(rows: Tensor, classes: int) -> bool:
+    """Where one pass was faster than torch's calls: see docs/benchmarks.md. With AVX-512 those were."""
+    known = rows.device.type == "cpu" and rows.dtype == torch.float32 and classes >= COMPILED_CLASSES
+    wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return known and AVAILABLE and not wide and torch.get_num_threads() == 1
+
+
+def _compiled_pass(
+    slopes: "_Slopes", offset: Tensor, targets: Tensor, smoothing: float, chunk: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """All chunks; gives each row's logarithm of summed exponentials, target's logit and mean logit ``(M,)``."""
+    (count, _), classes = slopes.rows.shape, slopes.output.size(0)
+    offset, targets = offset.detach().contiguous(), targets.contiguous()
+    found = slopes.rows.new_empty(3, count)
+    logits = slopes.rows.new_empty(min(chunk, count), classes)
+    for start in range(0, count, chunk):
+        part = slice(start, min(start + chunk, count))
+        scores = torch.mm(slopes.rows[part], slopes.output.t(), out=logits[: part.stop - start])
+        arrays = [each.numpy() for each in (scores, offset, targets[part], *found[:, part], slopes.to_bias)]
+        _kernels().softmax_slopes(*arrays, 1.0 - smoothing, smoothing / classes)
+        slopes.multiply(scores, part)
+    log_sums, chosen, sums = found
+    return log_sums, chosen, sums / classes
+
+
+def _softmax_(
+    scores: Tensor, columns: Tensor, exact: torch.dtype, operands: tuple[Tensor, Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Softmax in place; gives each row's logarithm of summed exponentials, and the logit at ``columns (N, 1)``.
+
+    The sum follows from any logit and its share: from the target's, which costs no pass, where that share is not below
+    the normal range; else from the largest, made again of ``operands`` (hidden rows, output layer, bias).
+    """
+    chosen = scores.gather(1, columns).squeeze(1).to(exact)
+    if scores.device.type != "cpu":  # asking how small a share is would wait for the device
+        top = scores.amax(dim=1).to(exact)
+        torch.softmax(scores, dim=1, out=scores)
+        return top - scores.amax(dim=1).to(exact).log(), chosen
     torch.softmax(scores, dim=1, out=scores)
-    return top - scores.amax(dim=1).to(exact).log()  # the largest share is at least 1 / V
+    shares = scores.gather(1, columns).squeeze(1).to(exact)
+    log_sums = chosen - shares.log()
+    lost = shares < torch.finfo(scores.dtype).tiny
+    if bool(lost.any()):
+        rows, output, offset = operands
+        top, place = scores[lost].max(dim=1)
+        logits = (rows[lost].to(exact) * output[place].to(exact)).sum(dim=1) + offset[place].to(exact)
+        log_sums[lost] = logits.to(scores.dtype).to(exact) - top.to(exact).log()
+    return log_sums, chosen
 
 
 class _Slopes:
@@ -127,6 +191,11 @@ class _Slopes:
         cells = torch.arange(len(targets), device=targets.device) * shares.size(1) + targets
         flat = shares.view(-1)  # indexing touches a cell a row; scatter_add_ in bfloat16 copies the whole buffer
         flat[cells] = flat[cells] - mass
+        self.multiply(shares, part)
+        self.to_bias += shares.sum(dim=0)
+
+    def multiply(self, shares: Tensor, part: slice) -> None:
+        """Gradients of hidden and weight from those of the logits of ``part``."""
         torch.mm(shares, self.output, out=self.to_hidden[part])
         if self.to_weight is None:
             self.to_weight = torch.mm(shares.t(), self.rows[part])
@@ -134,7 +203,6 @@ class _Slopes:
             self.to_weight.addmm_(shares.t(), self.rows[part])
         else:  # sums over groups keep the precision that sums within one have
             self.to_weight = self.to_weight.to(self.to_bias.dtype) + torch.mm(shares.t(), self.rows[part])
-        self.to_bias += shares.sum(dim=0)
 
     def gradients(self, output_sum: Tensor | None, smoothing: float) -> tuple[Tensor, Tensor, Tensor]:
         """All three; with the even share ``smoothing / V`` taken off, which is the same for each row or each class."""

@@ -28,16 +28,20 @@ def reverse_valid(inputs: Tensor, lengths: Tensor) -> Tensor:
     positions = torch.arange(inputs.size(1), device=inputs.device).unsqueeze(0)
     ends = lengths.unsqueeze(1)
     index = torch.where(positions < ends, ends - 1 - positions, positions)
-    return _Permute.apply(inputs, index.view(*index.shape, *[1] * (inputs.dim() - 2)))
+    firsts = inputs.size(1) * torch.arange(inputs.size(0), device=inputs.device).unsqueeze(1)
+    return _Permute.apply(inputs, (firsts + index).flatten())
 
 
 class _Permute(torch.autograd.Function):
-    """Gather in time by an index that is its own inverse: the gradient is the same gather, and nothing is scattered."""
+    """Steps of all rows by an index that is its own inverse: the gradient is the same, and nothing is scattered.
+
+    Whole steps are copied, ``index (B * T,)`` counts them through; ``gather`` would look at the index of each element.
+    """
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, index: Tensor) -> Tensor:
         ctx.save_for_backward(index)
-        return inputs.gather(1, index.expand_as(inputs))
+        return inputs.flatten(0, 1).index_select(0, index).view(inputs.shape)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:

@@ -1,6 +1,6 @@
 """The chunked cross entropy equals ``torch.nn.functional.cross_entropy`` in value and gradient."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
@@ -144,3 +144,59 @@ def test_huge_logits_stay_finite() -> None:
     loss, _ = usual(leaves, targets, 0.1)
     torch.testing.assert_close(given.loss, loss, rtol=1e-5, atol=0)
     assert all(slope.isfinite().all() for slope in torch.autograd.grad(given.loss, leaves))
+
+
+@pytest.fixture
+def _compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The pass for AVX2 and one thread, on this machine and with few classes, if Numba is there."""
+    pytest.importorskip("numba")
+    monkeypatch.setattr(losses, "COMPILED_CLASSES", 1)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    assert losses._runs_compiled(torch.zeros(1), 1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("_chunks", "_compiled")
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+def test_compiled_pass_equals_torch(smoothing: float) -> None:
+    test_equals_torch(smoothing, torch.float32)
+    test_zero_rows_give_zero_and_zero_gradients()
+    test_huge_logits_stay_finite()
+
+
+@pytest.mark.usefixtures("_compiled")
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("place", range(V))
+def test_compiled_pass_shows_what_is_not_finite(value: float, place: int) -> None:
+    """The step that follows is then skipped: see ``FiniteGuard``."""
+    leaves, targets = sample(torch.float32)
+    with torch.no_grad():
+        leaves[2][place] = value
+    loss = own(leaves, targets, 0.1).loss
+    assert not loss.isfinite()
+    assert all(slope.isnan().any() for slope in torch.autograd.grad(loss, leaves))
+
+
+def test_shares_too_small_for_their_logarithm_are_made_up_for() -> None:
+    """Logits 200 apart: half of the targets have no share in float32 that says how far they are below the others."""
+    leaves, targets = sample(torch.float32)
+    with torch.no_grad():
+        leaves[2].copy_(torch.arange(V).remainder(2) * 200.0)
+    given, (loss, nll) = own(leaves, targets, 0.1), usual(leaves, targets, 0.1)
+    assert nll > 100
+    torch.testing.assert_close(given.loss, loss, rtol=1e-5, atol=0)
+    torch.testing.assert_close(given.nll, nll, rtol=1e-5, atol=0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(own(leaves, targets, 0.1).nll, nll, rtol=0.01, atol=0)
+
+
+def test_where_torch_is_as_fast_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = torch.zeros(1)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    assert not losses._runs_compiled(rows, 8000)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert not losses._runs_compiled(rows.bfloat16(), 8000)
+    assert not losses._runs_compiled(rows, losses.COMPILED_CLASSES - 1)

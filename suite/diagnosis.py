@@ -20,6 +20,7 @@ from suite.errors import SuiteError, UsageError
 from suite.fitting import build_module
 from suite.module import SuiteModule
 from suite.parser import SuiteParser, default_recipe, fit_parser, recipes_first, settings_of
+from suite.precision import settle_precision
 from suite.probe import Probe
 from suite.rehearsal import rehearse
 from suite.sections import SECTIONS, Observed, Section
@@ -55,6 +56,7 @@ def diagnose(arguments: Sequence[str], domain_name: str, domains: Domains) -> No
         raise UsageError("--resume: diagnose looks at a recipe's first steps: leave it out")
     if config.output is not None and not Path(config.output).parent.is_dir():
         raise SuiteError(f"{config.output}: there is no such folder: make it, or choose another --output")
+    settle_precision(config.trainer)
     settings = settings_of(config, without=_OWN)
     run = parser.instantiate(config)
     began = time.perf_counter()

@@ -24,6 +24,7 @@ from suite.metrics_file import MetricsFile
 from suite.module import SuiteModule
 from suite.optim import OptimConfig
 from suite.parser import SuiteParser, default_recipe, fit_parser, recipes_first, settings_of
+from suite.precision import refuse_other_precision, settle_precision
 from suite.process import prepare_process
 from suite.resume import refuse_average, refuse_changes
 from suite.seeding import seed_everything
@@ -60,6 +61,7 @@ def fit(arguments: Sequence[str], domain_name: str, domains: Domains, *, verb: s
             origin = open_source(config.source, config=policy, domain=domain, load=domains.load)
             taken = json.dumps(origin.defaults(domain.task(name)))
             config = parser.parse_args(["--config", taken, *recipes_first(arguments)])
+    settle_precision(config.trainer)
     settings = settings_of(config, without=_NOT_SETTINGS)
     run = parser.instantiate(config)
     tracking = TrackingConfig(**vars(run.tracking))
@@ -85,6 +87,8 @@ def _parse_over(
     config = parser.parse_args(["--config", json.dumps(old), *recipes_first(arguments)])
     # The run's settings as this version reads them: what came later has its default, which is no difference.
     before = parser.parse_args(["--config", json.dumps(old)])
+    refuse_other_precision(before.trainer.precision, before.trainer.accelerator, run=str(source.parent.parent))
+    settle_precision(config.trainer)
     refuse_changes(settings_of(before, without=_NOT_SETTINGS), settings_of(config, without=_NOT_SETTINGS))
     return parser, config
 

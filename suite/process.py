@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+from functools import cache
 
 import torch
 
@@ -22,3 +23,17 @@ def prepare_process(*, threads: int) -> None:
         library = ctypes.CDLL("libc.so.6")
         library.mallopt(_MMAP_THRESHOLD, _KEPT_BYTES)
         library.mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)
+
+
+@cache
+def has_bfloat16(device: str) -> bool:
+    """Whether products in bfloat16 have kernels of their own on this type of device (``cpu``, ``cuda``).
+
+    On a CPU without AVX-512 (or Arm's bfloat16 instructions) they are forty times slower than in float32, and
+    ``torch.nn.LSTM`` raises.
+    """
+    if device == "cuda":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    if device != "cpu":
+        return True
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

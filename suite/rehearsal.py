@@ -16,6 +16,7 @@ from suite.fitting import build_module
 from suite.metrics_file import MetricsFile
 from suite.module import SuiteModule
 from suite.parser import fit_parser, settings_of
+from suite.precision import settle_precision
 from suite.tracking import TrackingConfig, build_logger, finish
 from suite.trainer import build_trainer
 
@@ -41,6 +42,7 @@ def load_recipe(domain: Domain, *, defaults: Path | None, flags: Sequence[str]) 
     """
     parser = fit_parser(domain, domain.default, defaults=defaults)
     config = parser.parse_args(list(flags))
+    settle_precision(config.trainer)
     run, task = parser.instantiate(config), domain.task(None)
     data = cast(Callable[..., SuiteDataModule], task.data)(**vars(run.data), seed=run.seed, assets=None)
     return Recipe(run, settings_of(config, without=("config",)), task, data)

@@ -18,6 +18,7 @@ from suite.errors import CheckpointError, UsageError
 from suite.module import SuiteModule
 from suite.optim import OptimConfig
 from suite.parser import SuiteParser, checkpoint_parser, recipes_first, refuse_trained, settings_of
+from suite.precision import settle_precision
 from suite.process import prepare_process
 from suite.trainer import quiet_libraries, refuse_strategy
 
@@ -108,6 +109,7 @@ def restore(
     kept = {key: value for key, value in settings["data"].items() if key not in task.data.trained_settings}
     base = {"data": kept, **settings.get("decoding", {})}
     parsed = parser.parse_args(["--config", json.dumps(base), *recipes_first(arguments)])
+    settle_precision(parsed.trainer)
     options = parser.instantiate(parsed)
     prepare_process(threads=options.threads)
     decoding = None

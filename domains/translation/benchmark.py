@@ -15,6 +15,7 @@ from domains.translation.decoder import DecoderConfig
 from domains.translation.model import DecodingConfig, TranslationModule
 from suite.console import notice
 from suite.optim import OptimConfig, build_optimizer, finish_gradients
+from suite.process import has_bfloat16
 from suite.recurrent import EncoderConfig
 from suite.restore import load_module
 from suite.timing import Row, compare, in_turns
@@ -25,7 +26,11 @@ HIDDEN, VOCABULARY, BATCH, LENGTH, SENTENCES = 256, 8000, 64, 20, 1000
 
 def measure(*, checkpoint: str | None, load: Callable[[str], Any], rounds: int) -> list[Row]:
     """All rows; those that need a trained model only where ``checkpoint`` names one."""
-    rows = [step_against_products(dtype, rounds=rounds) for dtype in (torch.float32, torch.bfloat16)]
+    rows = [step_against_products(torch.float32, rounds=rounds)]
+    if has_bfloat16("cpu"):
+        rows.append(step_against_products(torch.bfloat16, rounds=rounds))
+    else:
+        notice("benchmark: no row for bf16, as this CPU has no kernels for it")
     if checkpoint is None:
         notice("benchmark: beam search needs a trained model: give --checkpoint (make fit leaves one under runs/)")
         return rows

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from suite.dropout import Dropout
+from suite.process import has_bfloat16
 from suite.recurrent.dropout import Zoneout
 from suite.recurrent.steps import GRUSteps, LSTMSteps, VanillaSteps
 from suite.recurrent.unroll import Extras, Recurrence, State, make_schedule, run, start_of, to_time_major
@@ -87,6 +88,10 @@ class FusedLayer(nn.Module):
         valid step. A row of length zero keeps the state that it came with. ``weight`` stands in for the recurrent
         weight where some of it is dropped.
         """
+        if _lacks_kernels(inputs):
+            with torch.autocast("cpu", enabled=False):
+                start = None if state is None else tuple(part.float() for part in state)
+                return self.forward(inputs.float(), lengths, start, weight)
         if self.zoneout.p or self.zoneout_memory.p:
             return self._unrolled(inputs, lengths, state, weight)
         if inputs.size(1) == 1:
@@ -188,3 +193,9 @@ class FusedLayer(nn.Module):
     def _squeeze(self, final: Tensor | tuple[Tensor, ...]) -> State:
         parts = final if isinstance(final, tuple) else (final,)
         return tuple(part.squeeze(0) for part in parts)
+
+
+def _lacks_kernels(inputs: Tensor) -> bool:
+    """Whether autocast asks for bfloat16 on a CPU that has none: torch's LSTM would raise, so float32 stays."""
+    asked = inputs.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+    return asked and torch.get_autocast_dtype("cpu") == torch.bfloat16 and not has_bfloat16("cpu")

@@ -1,0 +1,53 @@
+"""Which precision a run really computes in: what a recipe asks for may not be there on this machine."""
+
+from typing import Any
+
+import torch
+
+from suite.console import notice
+from suite.errors import UsageError
+from suite.process import has_bfloat16
+
+_MIXED, _PURE = ("bf16-mixed", "bf16"), "bf16-true"
+FULL = "32-true"
+
+
+def settle_precision(trainer: Any) -> None:
+    """Put ``32-true`` in the place of mixed bfloat16 where the device has no kernels for it, and say so.
+
+    Recipes ask for bfloat16 because it halves the time where there are units for it; elsewhere the same recipe is to
+    run, in float32. It is settled before anything is recorded, so that the run folder says what was done.
+
+    Args:
+        trainer: the settings of ``--trainer``; ``precision`` is overwritten.
+
+    Raises:
+        UsageError: ``bf16-true``, whose weights are bfloat16 themselves, on such a device.
+    """
+    precision = trainer.precision
+    if precision not in (*_MIXED, _PURE) or has_bfloat16(_device(trainer.accelerator)):
+        return
+    lacks = "this CPU has no kernels for bfloat16"
+    if precision == _PURE:
+        raise UsageError(f"trainer.precision is {precision}, and {lacks}: use {FULL}")
+    notice(f"trainer.precision: {lacks}, training in {FULL} instead of {precision}")
+    trainer.precision = FULL
+
+
+def refuse_other_precision(precision: Any, accelerator: Any, *, run: str) -> None:
+    """A run in bfloat16 cannot go on exactly where there is none.
+
+    Raises:
+        UsageError: ``run`` was trained in a precision that this machine does not have.
+    """
+    if precision in (*_MIXED, _PURE) and not has_bfloat16(_device(accelerator)):
+        raise UsageError(
+            f"{run} was trained in {precision}, and this CPU has no kernels for bfloat16: go on where there are, or "
+            f"begin a new run from its weights (finetune.py --source {run} --trainer.precision {FULL})"
+        )
+
+
+def _device(accelerator: Any) -> str:
+    """The type of device behind ``--trainer.accelerator``."""
+    found = None if accelerator == "cpu" else torch.accelerator.current_accelerator(check_available=True)
+    return "cpu" if found is None else found.type

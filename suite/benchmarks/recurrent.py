@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from suite.console import report
 from suite.errors import UsageError
 from suite.parser import SuiteParser
-from suite.process import prepare_process
+from suite.process import has_bfloat16, prepare_process
 from suite.recurrent.encoder import RecurrentEncoder
 from suite.recurrent.options import CELLS, CellName
 from suite.timing import Row, compare, in_turns, table
@@ -77,6 +77,9 @@ def run(options: Namespace) -> None:
             for line in table(bars(rounds=options.rounds)):
                 report(line)
         for name in options.precision if options.survey else ():
+            if name == "bf16" and not has_bfloat16(options.device):
+                report(f"\nbf16: not measured: this {options.device} has no kernels for it")
+                continue
             report(f"\n{name}: milliseconds a pass, and the share of torch.nn.LSTM's; B {options.batch}, "
                    f"H {options.size}")  # fmt: skip
             for line in survey(options, dtype=_DTYPES[name]):

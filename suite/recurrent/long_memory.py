@@ -3,6 +3,7 @@
 Hochreiter and Schmidhuber, "Long Short-Term Memory", 1997; as set by Arjovsky, Shah and Bengio, 2016.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -112,7 +113,8 @@ def train(
 ) -> tuple[float, int]:
     """Train on new batches all the time; gives the loss on held-out ones, and the optimiser steps taken.
 
-    Every 100 steps the loss on 256 held-out rows is measured (``watch`` is told); below ``until`` it ends.
+    Every 100 steps the loss on 256 held-out rows is measured (``watch`` is told); below ``until``, or where it is not a
+    number any more, it ends.
 
     Raises:
         UsageError: a task that is not known.
@@ -140,6 +142,6 @@ def train(
         model.train()
         if watch is not None:
             watch(step, loss)
-        if until is not None and loss < until:
+        if math.isnan(loss) or (until is not None and loss < until):
             return loss, step
     return loss, config.max_steps

@@ -35,7 +35,10 @@ CONTENDERS: dict[str, tuple[CellName, int, RecurrentOptions]] = {
     "indrnn, 2 layers": ("indrnn", 2, RecurrentOptions()),
     "minlstm, 2 layers": ("minlstm", 2, RecurrentOptions()),
 }
-BUDGET: dict[str, int] = {"adding": 2000, "copy": 1000}
+# Of each task: optimiser steps of a run, rows of a batch, the shortest length that is trained on.
+BUDGET: dict[str, int] = {"adding": 3000, "copy": 9000}
+ROWS: dict[str, int] = {"adding": 32, "copy": 16}
+SHORTEST: dict[str, int] = {"adding": 4, "copy": 2}
 
 
 def main() -> None:
@@ -45,10 +48,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="A line of JSON for each run; goes on with it.")
     parser.add_argument("--steps", type=int, default=200, help="Length of the sequence, or of what lies between.")
     parser.add_argument("--budget", type=int, help=f"Optimiser steps of a run; if not given, {BUDGET}.")
+    parser.add_argument(
+        "--shortest", type=int, help=f"Training lengths go from here to --steps; if not given, {SHORTEST}."
+    )
     parser.add_argument("--lr", type=float, nargs="+", default=[3e-3, 1e-3])
     parser.add_argument("--only", nargs="+", choices=list(CONTENDERS), default=list(CONTENDERS))
     parser.add_argument("--hidden_size", type=int, default=64)
-    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--batch_size", type=int, help=f"Rows of a batch; if not given, {ROWS}.")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     prepare_process(threads=options.threads)
@@ -83,7 +89,8 @@ def settings_of(task: TaskName, name: str, lr: float, *, options: argparse.Names
     cell, layers, chosen = CONTENDERS[name]
     return LongMemoryConfig(
         task, options.steps, cell, replace(chosen), hidden_size=options.hidden_size, num_layers=layers,
-        batch_size=options.batch_size, lr=lr, max_steps=options.budget or BUDGET[task],
+        batch_size=options.batch_size or ROWS[task], lr=lr, max_steps=options.budget or BUDGET[task],
+        shortest=options.shortest or SHORTEST[task],
     )  # fmt: skip
 
 
@@ -116,8 +123,8 @@ def table(done: list[dict[str, Any]], task: TaskName, *, options: argparse.Names
     rates = ", ".join(f"{lr:g}" for lr in options.lr)
     lines = [
         f"\n{task} at {options.steps}: solved below {bar(task, options.steps):.4f}, without a memory {guess:.4f}; "
-        f"{options.budget or BUDGET[task]} steps of {options.batch_size} rows, {options.hidden_size} features, "
-        f"learning rates {rates}\n",
+        f"{options.budget or BUDGET[task]} steps of {options.batch_size or ROWS[task]} rows, {options.hidden_size} "
+        f"features, learning rates {rates}; trained on lengths from {options.shortest or SHORTEST[task]} up\n",
         "| cell | loss | solved | optimiser steps | learning rate | minutes |",
         "|---|---:|---|---:|---:|---:|",
     ]

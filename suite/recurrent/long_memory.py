@@ -73,6 +73,9 @@ class LongMemoryConfig:
         max_steps: optimiser steps.
         clip: highest norm of the gradient.
         seed: of weights and batches.
+        shortest: each training batch has a length of its own, drawn from here to ``steps``, its logarithm uniform;
+            ``None`` for always ``steps``, at which the loss is measured in any case. A cell that forgets at the start
+            finds nothing to begin with in long sequences alone.
     """
 
     task: TaskName
@@ -86,6 +89,7 @@ class LongMemoryConfig:
     max_steps: int = 2000
     clip: float = 1.0
     seed: int = 0
+    shortest: int | None = None
 
 
 class LongMemoryModel(nn.Module):
@@ -117,11 +121,14 @@ def train(
     number any more, it ends.
 
     Raises:
-        UsageError: a task that is not known.
+        UsageError: a task that is not known, or a ``shortest`` outside 2 to ``steps``.
     """
     makers = {"adding": adding, "copy": copy_memory}
     if config.task not in makers:
         raise UsageError(f"task is {config.task}, allowed are {', '.join(makers)}")
+    shortest = config.steps if config.shortest is None else config.shortest
+    if not 2 <= shortest <= config.steps:
+        raise UsageError(f"shortest is {shortest}, allowed is 2 to {config.steps}")
     make = makers[config.task]
     torch.manual_seed(config.seed)
     model = LongMemoryModel(config)
@@ -130,8 +137,11 @@ def train(
     optimizer = torch.optim.Adam(model.parameters(), lr=config.lr)
     loss = float("inf")
     for step in range(1, config.max_steps + 1):
+        steps = config.steps
+        if shortest < steps:
+            steps = round(shortest * (steps / shortest) ** float(torch.rand((), generator=generator)))
         optimizer.zero_grad()
-        model.loss(make(config.batch_size, config.steps, generator=generator)).backward()
+        model.loss(make(config.batch_size, steps, generator=generator)).backward()
         nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         optimizer.step()
         if step % 100 and step != config.max_steps:

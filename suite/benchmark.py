@@ -1,5 +1,6 @@
 """``benchmark``: what the suite costs over bare torch, as ratios taken in one run; a domain adds its own rows."""
 
+import argparse
 import importlib
 import os
 import pkgutil
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
+from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -18,6 +20,7 @@ from suite.cli import Domains
 from suite.console import report
 from suite.data import SuiteDataModule
 from suite.domain import Domain
+from suite.errors import UsageError
 from suite.module import SuiteModule
 from suite.optim import build_optimizer
 from suite.parser import SuiteParser, default_recipe
@@ -33,14 +36,22 @@ def suites() -> list[str]:
 
 
 def benchmark(arguments: Sequence[str], domain_name: str | None, domains: Domains) -> None:
-    """Measure a domain, or a suite of rows, on this machine and print a table."""
+    """Measure a domain, or a suite of rows, on this machine and print a table.
+
+    Raises:
+        UsageError: flags that the domain or the suite does not have.
+    """
     quiet_libraries()
-    options = _parser(domain_name).parse_args(list(arguments))
+    options = _parse(arguments, domain_name)
+    measure_suite = None if options.suite is None else _suite(options.suite)
+    report(f"{_machine()}, torch {torch.__version__}")
+    if measure_suite is not None and hasattr(measure_suite, "run"):
+        measure_suite.run(options)
+        return
     prepare_process(threads=options.threads)
-    report(f"{_machine()}, {options.threads} thread(s), torch {torch.__version__}")
-    if options.suite is not None:
-        measure = importlib.import_module(f"{benchmarks.__name__}.{options.suite}").measure
-        rows = measure(domains=domains, domain=domain_name, rounds=options.rounds)
+    report(f"{options.threads} thread(s)")
+    if measure_suite is not None:
+        rows = measure_suite.measure(domains=domains, domain=domain_name, rounds=options.rounds)
     else:
         assert domain_name is not None
         domain: Domain = domains.load(domain_name)
@@ -52,7 +63,16 @@ def benchmark(arguments: Sequence[str], domain_name: str | None, domains: Domain
         report(line)
 
 
-def _parser(domain: str | None) -> SuiteParser:
+def _suite(name: str) -> Any:
+    return importlib.import_module(f"{benchmarks.__name__}.{name}")
+
+
+def _parse(arguments: Sequence[str], domain: str | None) -> Namespace:
+    """Flags of all benchmarks, and those of the suite that is asked for."""
+    peeker = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    peeker.add_argument("--suite", nargs="?")
+    name = peeker.parse_known_args(list(arguments))[0].suite
+    own: Any = _suite(name) if name in suites() else None
     parser = SuiteParser(
         prog="benchmark.py", allow_abbrev=False,
         usage="benchmark.py [--domain NAME] [--suite NAME] [--checkpoint X] [--rounds N]",
@@ -60,12 +80,18 @@ def _parser(domain: str | None) -> SuiteParser:
     names: Any = Literal[tuple(suites())]
     parser.add_argument("--domain", type=str | None, default=domain, help="Which application; all, in some suites.")
     parser.add_argument("--suite", type=names | None, default=None, help="Measure these rows instead of a domain's.")
-    parser.add_argument("--checkpoint", type=str | None, default=None, help="A trained model, for rows that need one.")
-    parser.add_argument("--threads", type=PositiveInt, default=1, help="CPU threads inside an operation.")
-    parser.add_argument("--steps", type=PositiveInt, default=60, help="Training steps in a round.")
     parser.add_argument("--rounds", type=PositiveInt, default=5, help="Rounds that sides take in turns.")
     parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
-    return parser
+    if hasattr(own, "add_flags"):
+        own.add_flags(parser)
+    else:
+        parser.add_argument("--checkpoint", type=str | None, default=None, help="A model, for rows that need one.")
+        parser.add_argument("--threads", type=PositiveInt, default=1, help="CPU threads inside an operation.")
+        parser.add_argument("--steps", type=PositiveInt, default=60, help="Training steps in a round.")
+    try:
+        return parser.parse_args(list(arguments))
+    except UsageError as error:
+        raise UsageError(f"--suite {name}: {error}" if own is not None else str(error)) from None
 
 
 def _machine() -> str:

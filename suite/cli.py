@@ -96,11 +96,6 @@ def _run(verb: str, arguments: list[str], domains: Domains) -> None:
         # A suite of rows may do without a domain, or take all of them.
         without = "--suite" in given and "--domain" not in given
         domain_or_none = None if without else peek_domain(arguments, domains.available())
-        if "recurrent" in arguments or "--suite=recurrent" in arguments:  # it takes flags of its own
-            from suite.recurrent.benchmark import benchmark as benchmark_cells
-
-            benchmark_cells(arguments)
-            return
         from suite.benchmark import benchmark
 
         benchmark(arguments, domain_or_none, domains)

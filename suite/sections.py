@@ -1,4 +1,4 @@
-"""The sections of a diagnosis: time, padding, gradients by layer, memory.
+"""The sections of a diagnosis: time, padding, gradients by layer and by time lag, memory.
 
 Another section is a function from ``Observed`` to ``Section``, or to ``None`` where it does not apply, in ``SECTIONS``.
 """
@@ -15,9 +15,11 @@ from torch import Tensor
 from suite.data import SuiteDataModule
 from suite.module import SuiteModule
 from suite.probe import UNKNOWN, Padding, Probe, layers_of
+from suite.recurrent.gradient_watch import Watch
 from suite.step_profile import PARTS, StepProfile, StepTimes
 
 _BATCHES = 2000  # of the first epoch whose padding is counted
+_LAGS, _LAG_ROWS = (0, 1, 2, 5, 10, 20, 50, 100, 200), 32
 
 
 class Observed(NamedTuple):
@@ -181,6 +183,41 @@ def _total(norms: Sequence[Tensor]) -> float:
     return float(torch.stack([norm.cpu() for norm in norms]).norm())
 
 
+def lag_section(seen: Observed) -> Section | None:
+    """Norms of the gradient of the mean loss by the lag from a row's last output to a state, of the batch seen last.
+
+    ``None`` where no recurrent encoder took part.
+    """
+    watch = Watch(seen.module)
+    if not watch.encoders:
+        return None
+    try:
+        # The contexts of a training step: precision, and what it makes of a batch.
+        with torch.enable_grad(), seen.trainer.precision_plugin.train_step_context():
+            output = seen.module.compute(seen.batch)
+            loss = output.loss_sum / output.weight
+        loss.backward()
+    finally:
+        watch.close()
+        seen.module.zero_grad(set_to_none=True)
+    flows = watch.flows(rows=_LAG_ROWS)
+    if not flows:
+        return None
+    rows: list[tuple[Any, ...]] = []
+    for name, flow in flows.items():
+        norms = flow.norms[:, -1].tolist()  # of the last layer
+        for lag in sorted({*(lag for lag in _LAGS if lag < len(norms)), len(norms) - 1}):
+            rows.append((name, lag, norms[lag], norms[lag] / norms[0] if norms[0] else None))
+    halves = ", ".join(f"{name} {_figure(flow.half_life())}" for name, flow in flows.items())
+    notes = [
+        "of the mean loss, through a row's last output, with respect to the last layer's state so many steps before it",
+        f"means over those of {_LAG_ROWS} rows at most that are so long; what reads backwards ends at the first step",
+        f"steps in which it halves, negative where it grows: {halves}",
+    ]
+    columns = (Column("encoder"), Column("lag", _count), Column("gradient", _figure), Column("of lag 0", _figure))
+    return Section("lags", columns, rows, notes)
+
+
 def memory_section(seen: Observed) -> Section:
     """Bytes of what training holds, and of the whole process or device at most."""
     memory = seen.probe.memory
@@ -206,5 +243,6 @@ SECTIONS: tuple[Callable[[Observed], Section | None], ...] = (
     time_section,
     padding_section,
     layer_section,
+    lag_section,
     memory_section,
 )

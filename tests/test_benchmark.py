@@ -28,7 +28,7 @@ def check(row: Row) -> None:
 
 
 def test_suites_are_found_by_name_and_need_no_domain(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert {"processes", "checkpoints", "bookkeeping"} <= set(suites())
+    assert {"processes", "checkpoints", "bookkeeping", "recurrent"} <= set(suites())
     given: list[Any] = []
 
     def measure(**arguments: Any) -> list[Row]:

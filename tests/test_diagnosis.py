@@ -16,6 +16,7 @@ from suite.domain import Domain, Task
 from suite.module import StepOutput
 from suite.optim import OptimConfig
 from suite.probe import Padding
+from suite.recurrent.gradient_watch import Watch
 from suite.sections import SECTIONS, Column, Observed, Section, epoch_padding
 from suite.seeding import seed_everything
 from suite.step_profile import PARTS
@@ -99,6 +100,36 @@ def test_the_norm_of_all_layers_is_the_one_that_training_logs(tmp_path: Path) ->
     assert len(seen) == 4 + suite.diagnosis.WARM_UP
     assert whole["gradient"] == pytest.approx(sum(seen) / len(seen), rel=1e-5)
     assert whole["largest"] == pytest.approx(max(seen), rel=1e-5)
+
+
+def test_gradients_by_lag_are_those_of_the_mean_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against autograd through a loop over steps, on the batch seen last and the weights of then."""
+    kept: list[Observed] = []
+    monkeypatch.setattr(suite.diagnosis, "SECTIONS", (*SECTIONS, lambda seen: kept.append(seen)))
+    ran = diagnose_toy("--model.dropout", 0, "--steps", 2, "--output", tmp_path / "a.json")
+    rows = figures(ran, tmp_path / "a.json")["lags"]
+    (seen,) = kept
+    module: Any = seen.module
+    batch, layer = seen.batch, module.encoder.layers[0]
+    assert all(parameter.grad is None for parameter in module.parameters()), "it leaves no gradient behind"
+    norms: dict[int, list[float]] = {}
+    for row, length in enumerate(batch.lengths.tolist()):
+        state, states, loss = None, [], torch.zeros(())
+        for step in range(length):
+            _, (hidden,) = layer(batch.values[row, step].view(1, 1, 1), torch.tensor([1]), state)
+            state = (hidden.requires_grad_(),)
+            states.append(hidden)
+        error = (module.output(states[-1]).squeeze() - batch.values[row, length]).square()
+        loss = error / batch.lengths.sum()
+        for place, slope in enumerate(torch.autograd.grad(loss, states)):
+            norms.setdefault(length - 1 - place, []).append(float(slope.norm()))
+    last = max(norms)
+    assert [row["lag"] for row in rows] == sorted({*(lag for lag in (0, 1, 2, 5, 10, 20, 50) if lag < last), last})
+    for row in rows:
+        assert row["encoder"] == "encoder"
+        expected = norms[row["lag"]]
+        assert row["gradient"] == pytest.approx(sum(expected) / len(expected), rel=1e-4)
+        assert row["of lag 0"] == pytest.approx(row["gradient"] / rows[0]["gradient"], rel=1e-6)
 
 
 def test_padding_is_that_of_counted_tokens(tmp_path: Path) -> None:
@@ -232,6 +263,11 @@ def test_every_domain_has_its_table_and_leaves_nothing(
     for word in ("forward", "padding", "layer", "optimiser state", "means of 2 batches"):
         assert word in ran.out, word
     module = cases.module_of(case)
+    recurrent = Watch(module).encoders
+    assert ("of lag 0" in ran.out) == bool(recurrent), "a section where there is a recurrent encoder"
+    for name, encoder in recurrent.items():
+        for way in (".forward", ".backward") if encoder.num_directions == 2 else ("",):
+            assert f"\n{name}{way} " in ran.out
     for name, _ in module.named_parameters():
         assert (name.rpartition(".")[0] or "(module)") in ran.out
 

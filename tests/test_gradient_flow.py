@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from suite.errors import UsageError
 from suite.recurrent import CELLS, CellName, RecurrentEncoder, RecurrentOptions
-from suite.recurrent.gradient_flow import GradientFlow, GradientFlowCallback, gradient_by_lag, gradient_figure
+from suite.recurrent.gradient_flow import GradientFlow, gradient_by_lag, gradient_each_way, gradient_figure
+from suite.recurrent.gradient_watch import GradientFlowCallback, Watch
+from suite.sequence import reverse_valid
 
 D, H, T = 3, 4, 6
 
@@ -88,14 +90,100 @@ def test_leaves_the_encoder_as_it_was() -> None:
     assert all(parameter.grad is None for parameter in encoder.parameters())
 
 
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("cell", CELLS)
+def test_each_way_is_an_encoder_of_one_direction(cell: CellName, layers: int) -> None:
+    """Of the last layer: over what the layers below give, as it is and row by row backwards."""
+    encoder = RecurrentEncoder(D, H, cell=cell, num_layers=layers, bidirectional=True).double().eval()
+    inputs, lengths = torch.randn(3, T, D, dtype=torch.float64), torch.tensor([T, 4, 1])
+    state = tuple(torch.randn(3, 2 * layers, H, dtype=torch.float64) for _ in range(encoder.num_states))
+    probe = torch.randn(3, 2 * H, dtype=torch.float64)
+    below, size = inputs, D
+    if layers == 2:
+        lower = RecurrentEncoder(D, H, cell=cell, bidirectional=True).double().eval()
+        lower.layers.load_state_dict(nn.ModuleList(encoder.layers[:2]).state_dict())
+        below, size = lower(inputs, lengths, tuple(part[:, :2] for part in state)).outputs, 2 * H
+    flows = gradient_each_way(encoder, inputs, lengths, state=state, probe=probe)
+    assert list(flows) == ["forward", "backward"]
+    for way, flow in enumerate(flows.values()):
+        single = RecurrentEncoder(size, H, cell=cell).double()
+        single.layers[0].load_state_dict(encoder.layers[2 * layers - 2 + way].state_dict())
+        start = tuple(part[:, 2 * layers - 2 + way].unsqueeze(1) for part in state)
+        read = reverse_valid(below, lengths) if way else below
+        share = probe[:, way * H : (way + 1) * H]
+        expected = gradient_by_lag(single, read, lengths, state=start, probe=share)
+        torch.testing.assert_close(flow.norms, expected.norms, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_end_of_a_long_sequence_is_as_in_the_whole(cell: CellName, both: bool) -> None:
+    encoder = RecurrentEncoder(D, H, cell=cell, num_layers=2, bidirectional=both, condition_size=2).double()
+    inputs, lengths = torch.randn(3, T, D, dtype=torch.float64), torch.tensor([T, 2, 5])
+    condition = torch.randn(3, 2, dtype=torch.float64)
+
+    def measure(condition: Tensor, rows: slice, max_steps: int | None) -> dict[str, GradientFlow]:
+        given: Any = {"condition": condition[rows], "max_steps": max_steps}
+        if both:
+            return gradient_each_way(encoder, inputs[rows], lengths[rows], **given)
+        return {"": gradient_by_lag(encoder, inputs[rows], lengths[rows], **given)}
+
+    whole, end = measure(condition, slice(None), None), measure(condition, slice(None), 3)
+    repeated = measure(condition.unsqueeze(1).expand(-1, T, -1), slice(None), 3)
+    assert whole.keys() == end.keys()
+    for name, flow in end.items():
+        assert len(flow.norms) == 3
+        torch.testing.assert_close(flow.norms, whole[name].norms[:3], rtol=1e-6, atol=0)
+        torch.testing.assert_close(repeated[name].norms, flow.norms, rtol=1e-6, atol=0)
+
+
+def test_rough_inputs_are_measured_in_the_weights_precision() -> None:
+    """Under autocast what an encoder reads is in bfloat16, its weights are not."""
+    encoder, inputs = RecurrentEncoder(D, H), torch.randn(2, T, D).bfloat16()
+    assert torch.equal(gradient_by_lag(encoder, inputs).norms, gradient_by_lag(encoder, inputs.float()).norms)
+
+
 def test_refusals() -> None:
-    with pytest.raises(UsageError, match="reads in one direction"):
+    with pytest.raises(UsageError, match="reads in one direction: use gradient_each_way"):
         gradient_by_lag(RecurrentEncoder(D, H, bidirectional=True), torch.randn(1, T, D))
+    with pytest.raises(UsageError, match="reads in one direction: use gradient_by_lag"):
+        gradient_each_way(RecurrentEncoder(D, H), torch.randn(1, T, D))
     for inputs, lengths in ((torch.randn(1, 0, D), None), (torch.randn(1, T, D), torch.tensor([0]))):
         with pytest.raises(UsageError, match="a sequence of one step or more"):
             gradient_by_lag(RecurrentEncoder(D, H), inputs, lengths)
     with pytest.raises(UsageError, match="rows is 0, allowed is 1 or more"):
         GradientFlowCallback(rows=0)
+
+
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_watch_gives_the_losss_own_gradient_by_lag(cell: CellName, both: bool) -> None:
+    """Against autograd through a plain loop over steps, of a loss that reads every output; from a state handed in."""
+    encoder = RecurrentEncoder(D, H, cell=cell, bidirectional=both).double().eval()
+    inputs, lengths, ways = torch.randn(2, T, D, dtype=torch.float64), torch.tensor([T, 4]), 2 if both else 1
+    start = tuple(torch.randn(2, ways, H, dtype=torch.float64) for _ in range(encoder.num_states))
+    watch = Watch(nn.ModuleDict({"encoder": encoder}))
+    encoded = encoder(inputs, lengths, state=start)
+    encoded.outputs.pow(3).sum().backward()
+    watch.close()
+    flows = watch.flows(rows=2, max_steps=T)
+    assert list(flows) == (["encoder.forward", "encoder.backward"] if both else ["encoder"])
+    for way, flow in enumerate(flows.values()):
+        norms = torch.zeros(2, T, dtype=torch.float64)
+        for row, length in enumerate(lengths.tolist()):
+            read = inputs[row : row + 1, :length].flip(1) if way else inputs[row : row + 1, :length]
+            state, states, layer = tuple(part[row : row + 1, way] for part in start), [], encoder.layers[way]
+            for step in range(length):
+                _, after = layer(read[:, step : step + 1], torch.tensor([1]), state)
+                state = tuple(part.requires_grad_() for part in after)
+                states.append(state[: encoder.num_states])
+            loss = states[-1][0].pow(3).sum()  # the last output is the hidden state
+            slopes = torch.autograd.grad(loss, [part for each in states for part in each], allow_unused=True)
+            for place, slope in enumerate(slopes):
+                lag = length - 1 - place // encoder.num_states
+                norms[row, lag] += 0.0 if slope is None else slope.square().sum()
+        expected = torch.cat([norms[:, :4].sqrt().mean(dim=0), norms[0, 4:].sqrt()])
+        torch.testing.assert_close(flow.norms[:, 0].double(), expected, rtol=1e-6, atol=0)
 
 
 class _Recorder(Logger):

@@ -1,31 +1,40 @@
 """``benchmark.py --suite recurrent``: a table for every precision, and one line for what is wrong."""
 
 import re
+from typing import Any
 
 import pytest
 import torch
 
-from suite.errors import UsageError
-from suite.recurrent import benchmark as speed
-from suite.recurrent.benchmark import Shape, benchmark
-from tests.commands import run
+from suite.benchmarks import recurrent as speed
+from suite.benchmarks.recurrent import Shape
+from suite.process import has_bfloat16
+from tests.commands import assert_one_line, run
 
 SMALL = ("--suite", "recurrent", "--threads", "1", "--batch", "2", "--size", "4", "--rounds", "1", "--device", "cpu")
 
 
 def test_surveys_cells_and_lengths() -> None:
-    ran = run("benchmark", *SMALL, "--cells", "mingru", "layernorm_lstm", "--lengths", "6", "3", "--no-bars")
+    ran = run("benchmark", *SMALL, "--cells", "mingru", "layernorm_lstm", "--lengths", "6", "3", "--bars", "false")
     assert ran.status == 0, ran
-    text = "\n".join(ran.lines)
-    for name in ("fp32", "bf16"):
-        assert f"{name}: milliseconds a pass" in text
+    tables = 2 if has_bfloat16("cpu") else 1
+    for name in ("fp32", "bf16")[:tables]:
+        assert f"{name}: milliseconds a pass" in ran.out
     heads = [line for line in ran.lines if line.startswith("| cell |")]
-    assert heads == ["| cell | T 3 forward | T 3 training | T 6 forward | T 6 training | memory at T 6 |"] * 2
+    assert heads == ["| cell | T 3 forward | T 3 training | T 6 forward | T 6 training | memory at T 6 |"] * tables
     for cell in ("nn.LSTM", "mingru", "layernorm_lstm"):
         rows = [line for line in ran.lines if line.startswith(f"| {cell} |")]
-        assert len(rows) == 2
+        assert len(rows) == tables
         assert all(len(re.findall(r"\d+\.\d \(\d+\.\d\d\)", row)) == 4 for row in rows)
     assert all("(1.00)" in line for line in ran.lines if line.startswith("| nn.LSTM"))
+
+
+def test_bfloat16_without_kernels_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "has_bfloat16", lambda device: False)
+    ran = run("benchmark", *SMALL, "--cells", "mingru", "--lengths", "3", "--bars", "false", "--precision", "bf16")
+    assert ran.status == 0, ran
+    assert ran.lines[-1] == "bf16: not measured: this cpu has no kernels for it"
+    assert "milliseconds" not in ran.out
 
 
 def test_bars_have_a_row_each(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,20 +47,34 @@ def test_bars_have_a_row_each(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "message"),
+    ("flags", "words"),
     [
-        (("--cells", "nope"), "argument --cells: invalid choice: 'nope'"),
-        (("--batch", "0"), "--batch is 0, allowed is 1 or more"),
-        (("--lengths", "0"), "--lengths is 0, allowed is 1 or more"),
-        (("--speed",), "unrecognized arguments: --speed"),
+        (("--cells", "nope"), ("cells", "nope", "mingru")),
+        (("--batch", 0), ("batch", "0")),
+        (("--lengths", 8, 0), ("lengths", "0")),
+        (("--speed",), ("unrecognized arguments: --speed",)),
+        (("--checkpoint", "x"), ("unrecognized arguments: --checkpoint x",)),
+        (("--steps", 3), ("unrecognized arguments: --steps 3",)),
     ],
 )
-def test_refusals(flags: tuple[str, ...], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        benchmark([*SMALL, *flags])
+def test_refusals(flags: tuple[Any, ...], words: tuple[str, ...]) -> None:
+    assert_one_line(run("benchmark", *SMALL, *flags), 2, "--suite recurrent", *words)
+
+
+def test_its_flags_are_for_it_alone() -> None:
+    ran = run("benchmark", "--suite", "bookkeeping", "--cells", "mingru")
+    assert_one_line(ran, 2, "--suite bookkeeping", "unrecognized arguments: --cells mingru")
+
+
+def test_help_lists_it_with_the_others_and_its_flags_with_it() -> None:
+    ran = run("benchmark", "--suite", "recurrent", "--help")
+    assert ran.status == 0, ran
+    for word in ("recurrent", "processes", "--cells", "--lengths", "--precision", "--device", "--rounds"):
+        assert word in ran.out, word
+    assert "--checkpoint" not in ran.out.partition("options")[2]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_refuses_a_device_that_is_not_there() -> None:
-    with pytest.raises(UsageError, match="--device cuda: there is no such device here"):
-        benchmark([*SMALL, "--device", "cuda"])
+    ran = run("benchmark", *SMALL, "--device", "cuda")
+    assert (ran.status, ran.err) == (2, "benchmark: --device cuda: there is no such device here\n")

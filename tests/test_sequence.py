@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from suite.embedding import build_embedding
 from suite.seeding import mix, seed_everything
@@ -119,3 +120,20 @@ def test_embedding_starts_small_with_a_zero_padding_row_that_never_learns() -> N
     embedding(torch.tensor([[2, 3], [4, 2]])).sum().backward()
     assert embedding.weight.grad is not None
     assert embedding.weight.grad.sum(dim=1).nonzero().flatten().tolist() == [3, 4]
+
+
+def test_dropped_tokens_are_zero_wherever_they_stand_and_in_training_alone() -> None:
+    embedding = build_embedding(400, 3, padding=2, dropout=0.25)
+    tokens = torch.arange(400).repeat(2).view(2, 400)
+    plain = nn.functional.embedding(tokens, embedding.weight, padding_idx=2)
+    embedded = embedding(tokens)
+    assert torch.equal(embedded[0], embedded[1]), "one draw for all places"
+    dropped = embedded[0].eq(0).all(dim=1)
+    dropped[2] = False  # padding
+    assert 60 <= int(dropped.sum()) <= 140, "of 400 at a quarter: more than four deviations"
+    torch.testing.assert_close(embedded[0, ~dropped], plain[0, ~dropped] / 0.75, rtol=1e-4, atol=0)
+    embedded.sum().backward()
+    assert embedding.weight.grad is not None
+    assert torch.equal(embedding.weight.grad.eq(0).all(dim=1).nonzero(), (dropped | tokens[0].eq(2)).nonzero())
+    assert not torch.equal(embedding(tokens), embedded)
+    assert torch.equal(embedding.eval()(tokens), plain)

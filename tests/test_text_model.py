@@ -65,6 +65,15 @@ def test_word_dropout_reads_tokens_as_unknown_in_training_alone() -> None:
     assert torch.equal(seen[1], batch.tokens)
 
 
+def test_embedding_dropout_is_the_embeddings() -> None:
+    data = data_of()
+    module, batch = module_of(data, embedding_dropout=0.5, dropout=0.0), first_batch(data)
+    assert module.network.embedding.dropout == 0.5
+    assert not torch.equal(module.compute(batch).loss_sum, module.compute(batch).loss_sum)
+    with pytest.raises(UsageError, match=r"embedding_dropout is 1\.0"):
+        module_of(data, embedding_dropout=1.0)
+
+
 def test_attention_is_drawn_and_its_words_are_there(tmp_path: Path) -> None:
     data = data_of()
     figure = module_of(data, pooling="attention").eval().sample_figure(first_batch(data))

@@ -229,9 +229,21 @@ def test_dropout_reaches_embeddings_attention_and_layers() -> None:
         assert not torch.equal(first, second), place
 
 
+def test_embedding_dropout_reaches_both_embeddings() -> None:
+    """A tied output layer knows every token all the same."""
+    for tie in ("none", "all"):
+        module = module_of(tie=tie, embedding_dropout=0.5, dropout=0.0).train()
+        network = module.network
+        assert (network.source_embedding.dropout, network.target_embedding.dropout) == (0.5, 0.5)
+        assert not torch.equal(module.compute(ragged()).loss_sum, module.compute(ragged()).loss_sum)
+        if tie == "all":
+            assert network.output_weight is network.target_embedding.weight
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"embedding_dropout": 1.0}, r"embedding_dropout is 1\.0"),
         ({"label_smoothing": 1.0}, r"model.label_smoothing is 1.0"),
         ({"dropout": -0.1}, r"model.dropout is -0.1"),
         ({"attention": "multihead", "num_heads": 3}, r"num_heads is 3"),

@@ -46,6 +46,7 @@ class LanguageModule(CarriedModule):
         tie: Embedding and output layer are one matrix (Press and Wolf 2017).
         dropout: Probability of dropping embeddings, outputs, and outputs between layers.
         word_dropout: Probability of reading a token as unknown.
+        embedding_dropout: Probability of dropping a token of the vocabulary, wherever it stands in a batch.
         state_reset: Probability that a track's state is emptied before a chunk in training, so that the model learns
             to begin.
     """
@@ -63,6 +64,7 @@ class LanguageModule(CarriedModule):
         tie: bool = True,
         dropout: float = 0.2,
         word_dropout: float = 0.0,
+        embedding_dropout: float = 0.0,
         state_reset: float = 0.05,
         optim: OptimConfig | None = None,
         decoding: SamplingConfig = SamplingConfig(),
@@ -77,7 +79,12 @@ class LanguageModule(CarriedModule):
         self.decoding = decoding
         size = len(self.tokenizer)
         self.network = TextEncoder(
-            size, embedding_size=embedding_size, encoder=encoder, dropout=dropout, word_dropout=word_dropout
+            size,
+            embedding_size=embedding_size,
+            encoder=encoder,
+            dropout=dropout,
+            word_dropout=word_dropout,
+            embedding_dropout=embedding_dropout,
         )
         self.hidden_size = hidden = encoder.hidden_size
         self.dropout = Dropout(dropout)

@@ -32,6 +32,7 @@ class TextModule(ClassificationModule):
             each feature, these three side by side, or a mean weighted by attention.
         dropout: Probability of dropping embeddings, pooled features, and outputs between layers.
         word_dropout: Probability of reading a token as unknown.
+        embedding_dropout: Probability of dropping a token of the vocabulary, wherever it stands in a batch.
         class_weights: What each class counts in the training loss: the same, in inverse proportion to its examples
             (balanced), or to their square root.
         label_smoothing: Probability mass spread over all classes in the training loss.
@@ -49,6 +50,7 @@ class TextModule(ClassificationModule):
         pooling: PoolingKind = "attention",
         dropout: float = 0.2,
         word_dropout: float = 0.0,
+        embedding_dropout: float = 0.0,
         class_weights: ClassWeights = "none",
         label_smoothing: float = 0.0,
         optim: OptimConfig | None = None,
@@ -61,6 +63,7 @@ class TextModule(ClassificationModule):
             encoder=encoder,
             dropout=dropout,
             word_dropout=word_dropout,
+            embedding_dropout=embedding_dropout,
         )
         size = self.network.encoder.output_size
         self.pooling = Pooling(size, kind=pooling, bidirectional=encoder.bidirectional)

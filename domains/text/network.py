@@ -37,20 +37,28 @@ class TextEncoder(nn.Module):
         encoder: the recurrent encoder.
         dropout: probability of dropping features of embeddings, and of outputs between layers.
         word_dropout: probability of reading a token as unknown in training (Iyyer et al. 2015).
+        embedding_dropout: probability of dropping a token of the vocabulary, wherever it stands in a batch.
 
     Raises:
         UsageError: a probability outside [0, 1), or a size below one.
     """
 
     def __init__(
-        self, size: int, *, embedding_size: int, encoder: EncoderConfig, dropout: float, word_dropout: float
+        self,
+        size: int,
+        *,
+        embedding_size: int,
+        encoder: EncoderConfig,
+        dropout: float,
+        word_dropout: float,
+        embedding_dropout: float,
     ) -> None:
         super().__init__()
         if embedding_size < 1:
             raise UsageError(f"model.embedding_size is {embedding_size}, allowed is 1 or more")
         if not 0.0 <= word_dropout < 1.0:
             raise UsageError(f"model.word_dropout is {word_dropout}, allowed is 0 up to but not including 1")
-        self.embedding = build_embedding(size, embedding_size, padding=PAD)
+        self.embedding = build_embedding(size, embedding_size, padding=PAD, dropout=embedding_dropout)
         self.encoder = encoder.build(embedding_size, dropout=dropout)
         self.dropout = Dropout(dropout)
         self.word_dropout = word_dropout

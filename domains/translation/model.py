@@ -71,6 +71,7 @@ class TranslationModule(SuiteModule):
         bridge: From the encoder's last state to the decoder's first: a linear layer, a copy, or zeros.
         tie: Which embeddings are one matrix: none, output (target embedding and output layer), all (source too).
         dropout: Probability of dropping embeddings, attended features and outputs between layers.
+        embedding_dropout: Probability of dropping a token of a vocabulary, wherever it stands in a batch.
         label_smoothing: Probability mass spread over all tokens in the training loss.
     """
 
@@ -90,6 +91,7 @@ class TranslationModule(SuiteModule):
         bridge: BridgeKind = "linear",
         tie: TieKind = "output",
         dropout: float = 0.1,
+        embedding_dropout: float = 0.0,
         label_smoothing: float = 0.0,
         optim: OptimConfig | None = None,
         decoding: DecodingConfig = DecodingConfig(),
@@ -101,7 +103,9 @@ class TranslationModule(SuiteModule):
             raise UsageError(f"model.dropout is {dropout}, allowed is 0 up to but not including 1")
         self.source_tokenizer, self.target_tokenizer = tokenizers_from(assets)
         self.label_smoothing, self.decoding = label_smoothing, decoding
-        config = NetworkConfig(embedding_size, encoder, decoder, attention, num_heads, bridge, tie, dropout)
+        config = NetworkConfig(
+            embedding_size, encoder, decoder, attention, num_heads, bridge, tie, dropout, embedding_dropout
+        )
         self.network = Translator(
             len(self.source_tokenizer), len(self.target_tokenizer), config=config, shared=assets["target"] is None
         )

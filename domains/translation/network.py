@@ -30,6 +30,7 @@ class NetworkConfig:
     bridge: BridgeKind
     tie: TieKind
     dropout: float
+    embedding_dropout: float
 
 
 class Source(NamedTuple):
@@ -47,9 +48,11 @@ class Translator(nn.Module):
         size, encoder = config.embedding_size, config.encoder
         if config.tie == "all" and not shared:
             raise UsageError("tie all needs one vocabulary for both languages: use --data.vocabulary.joint true")
-        self.target_embedding = build_embedding(target_size, size, padding=PAD)
-        tied = config.tie == "all"
-        self.source_embedding = self.target_embedding if tied else build_embedding(source_size, size, padding=PAD)
+        drop, tied = config.embedding_dropout, config.tie == "all"
+        self.target_embedding = build_embedding(target_size, size, padding=PAD, dropout=drop)
+        self.source_embedding = (
+            self.target_embedding if tied else build_embedding(source_size, size, padding=PAD, dropout=drop)
+        )
         self.encoder = encoder.build(size, dropout=config.dropout)
         memory_size, hidden = self.encoder.output_size, config.decoder.hidden_size
         attention = build_attention(config.attention, hidden, memory_size, num_heads=config.num_heads)

@@ -2,21 +2,22 @@
 
 A recurrent state is handed in and out, so the sequence is run one step at a time and each state is a leaf to ask for.
 What is measured is the gradient of the loss through the *last* step's output with respect to the whole state at t
-(hidden, and for an LSTM the cell state beside it, which carries most of it), for each layer.
+(hidden, and for an LSTM the cell state beside it, which carries most of it), for each layer. The two directions of a
+bidirectional encoder's last layer are measured each on its own. ``gradient_watch.py`` does so for a model in training.
 """
 
 import math
-from pathlib import Path
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 
 from suite.errors import UsageError
-from suite.recurrent.encoder import Encoded, RecurrentEncoder
-from suite.tracking import log_image
+from suite.recurrent.encoder import RecurrentEncoder
+from suite.recurrent.unroll import State
 
 
 class GradientFlow(NamedTuple):
@@ -48,59 +49,180 @@ class GradientFlow(NamedTuple):
 
 
 def gradient_by_lag(
-    encoder: RecurrentEncoder, inputs: Tensor, lengths: Tensor | None = None, *, probe: Tensor | None = None
+    encoder: RecurrentEncoder,
+    inputs: Tensor,
+    lengths: Tensor | None = None,
+    *,
+    state: State | None = None,
+    condition: Tensor | None = None,
+    probe: Tensor | None = None,
+    max_steps: int | None = None,
 ) -> GradientFlow:
     """Run ``encoder`` over ``inputs (B, T, D)`` step by step, and ask for the gradient of every state on the way.
 
-    ``probe (B, H)`` is the gradient of the loss with respect to each row's last valid output; a random direction of
-    length one, always the same, if not given. Masks that are one for a sequence would be drawn for each step: the
-    encoder is measured in eval mode, and left as it was.
+    ``state`` and ``condition`` are those of the encoder. ``probe (B, H)`` is the gradient of the loss with respect to
+    each row's last valid output; a random direction of length one, always the same, if not given. Of a row longer than
+    ``max_steps`` the end is looked at. Masks that are one for a sequence would be drawn for each step: the encoder is
+    measured in eval mode, and left as it was.
 
     Raises:
-        UsageError: a bidirectional encoder, whose outputs have no lag, or a sequence without a step.
+        UsageError: a bidirectional encoder (for which there is ``gradient_each_way``), or a sequence without a step.
     """
     if encoder.num_directions != 1:
-        raise UsageError("gradients by lag need an encoder that reads in one direction: use bidirectional false")
+        raise UsageError("gradients by lag need an encoder that reads in one direction: use gradient_each_way")
+    with _measured(encoder):
+        given = _given(encoder, inputs, lengths, probe)
+        packed = _with_condition(given.inputs, condition)
+        return _measure(_whole(encoder), given._replace(inputs=packed), state, max_steps)
+
+
+def gradient_each_way(
+    encoder: RecurrentEncoder,
+    inputs: Tensor,
+    lengths: Tensor | None = None,
+    *,
+    state: State | None = None,
+    condition: Tensor | None = None,
+    probe: Tensor | None = None,
+    max_steps: int | None = None,
+) -> dict[str, GradientFlow]:
+    """The same for a bidirectional encoder's last layer, ``forward`` and ``backward``, each through its own recurrence.
+
+    What a lower layer's state does goes both ways through the layers above it and has no lag. ``probe (B, 2 H)`` is the
+    gradient with respect to what each direction gives last: forward at a row's last valid step, backward at its first.
+
+    Raises:
+        UsageError: an encoder of one direction, or a sequence without a step.
+    """
+    if encoder.num_directions != 2:
+        raise UsageError("this encoder reads in one direction: use gradient_by_lag")
+    flows = {}
+    with _measured(encoder):
+        given = _given(encoder, inputs, lengths, probe)
+        seen = _seen_by_the_last(encoder, given, state, condition)
+        probes = given.probe.chunk(2, dim=1)
+        parts = zip(("forward", "backward"), encoder.layers[-2:], seen, probes, strict=True)
+        for name, layer, (below, start), share in parts:
+            start = None if start is None else tuple(part.unsqueeze(1) for part in start)
+            flows[name] = _measure(_single(layer), _Given(below, given.lengths, share), start, max_steps)
+    return flows
+
+
+class _Given(NamedTuple):
+    inputs: Tensor
+    lengths: Tensor
+    probe: Tensor
+
+
+class _Reader(NamedTuple):
+    """A recurrence to be measured: ``run(inputs, lengths, state)`` gives outputs and a state ``(B, N, H)``."""
+
+    run: Callable[[Tensor, Tensor, State | None], tuple[Tensor, State]]
+    num_states: int
+    shows_state: bool  # an output is the last layer's hidden state
+
+
+def _whole(encoder: RecurrentEncoder) -> _Reader:
+    def run(packed: Tensor, lengths: Tensor, state: State | None) -> tuple[Tensor, State]:
+        inputs, condition = packed.tensor_split([encoder.input_size], dim=2)
+        encoded = encoder(inputs, lengths, state, condition if condition.size(2) else None)
+        return encoded.outputs, encoded.state
+
+    return _Reader(run, encoder.num_states, not encoder.options.residual)
+
+
+def _single(layer: Any) -> _Reader:
+    def run(inputs: Tensor, lengths: Tensor, state: State | None) -> tuple[Tensor, State]:
+        outputs, final = layer(inputs, lengths, None if state is None else tuple(part[:, 0] for part in state))
+        return outputs, tuple(part.unsqueeze(1) for part in final)
+
+    return _Reader(run, layer.num_states, True)
+
+
+@contextmanager
+def _measured(encoder: RecurrentEncoder) -> Iterator[None]:
+    """In eval mode; and without cuDNN, which gives no gradients in that mode."""
+    was_training = encoder.training
+    encoder.eval()
+    try:
+        with torch.backends.cudnn.flags(enabled=False):
+            yield
+    finally:
+        encoder.train(was_training)
+
+
+def _given(encoder: RecurrentEncoder, inputs: Tensor, lengths: Tensor | None, probe: Tensor | None) -> _Given:
+    """Without gradients, in the precision of the weights (under autocast the batch has another)."""
     batch, steps = inputs.shape[:2]
+    inputs = inputs.detach().to(next(encoder.parameters()).dtype)
     lengths = torch.full((batch,), steps, device=inputs.device) if lengths is None else lengths
     if not steps or not bool((lengths > 0).any()):
         raise UsageError("gradients by lag need a sequence of one step or more")
     if probe is None:
         generator = torch.Generator().manual_seed(0)
-        probe = torch.randn(batch, encoder.output_size, generator=generator).to(inputs)
+        probe = torch.randn(batch, encoder.output_size, generator=generator)
         probe = probe / probe.norm(dim=1, keepdim=True)
-    was_training = encoder.training
-    encoder.eval()
+    return _Given(inputs, lengths, probe.detach().to(inputs))
+
+
+def _with_condition(inputs: Tensor, condition: Tensor | None) -> Tensor:
+    if condition is None:
+        return inputs
+    each = condition if condition.dim() == 3 else condition.unsqueeze(1).expand(-1, inputs.size(1), -1)
+    return torch.cat([inputs, each.detach().to(inputs)], dim=2)
+
+
+def _seen_by_the_last(
+    encoder: RecurrentEncoder, given: _Given, state: State | None, condition: Tensor | None
+) -> list[tuple[Tensor, State | None]]:
+    """What the last layer's two directions read, each in its own order, and the states that they start from."""
+    seen: list[tuple[Tensor, State | None]] = []
+    hooks = [
+        layer.register_forward_pre_hook(lambda layer, read: seen.append((read[0], read[2])))
+        for layer in encoder.layers[-2:]
+    ]
     try:
-        slopes = _slopes(encoder, inputs.detach(), lengths, probe.detach())
+        with torch.no_grad():  # in which activations are not kept chunk by chunk either
+            encoder(given.inputs, given.lengths, state, condition)
     finally:
-        encoder.train(was_training)
-    return GradientFlow(_by_lag(slopes, lengths))
+        for hook in hooks:
+            hook.remove()
+    return seen
 
 
-def _slopes(encoder: RecurrentEncoder, inputs: Tensor, lengths: Tensor, probe: Tensor) -> Tensor:
+def _measure(reader: _Reader, given: _Given, state: State | None, max_steps: int | None) -> GradientFlow:
+    inputs, lengths = given.inputs, given.lengths
+    if max_steps is not None and bool((lengths > max_steps).any()):
+        # The end of a long sequence is what its last output depends on: the beginning is only read.
+        begin = (lengths - max_steps).clamp_min(0)
+        with torch.no_grad():
+            state = reader.run(inputs, begin, state)[1]
+        lengths = lengths - begin
+        window = begin.unsqueeze(1) + torch.arange(int(lengths.max()), device=begin.device)
+        rows = torch.arange(len(inputs), device=begin.device).unsqueeze(1)
+        inputs = inputs[rows, window.clamp(max=inputs.size(1) - 1)]
+    state = None if state is None else tuple(part.detach() for part in state)
+    return GradientFlow(_by_lag(_slopes(reader, _Given(inputs, lengths, given.probe), state), lengths))
+
+
+def _slopes(reader: _Reader, given: _Given, state: State | None) -> Tensor:
     """Norms ``(T, B, layers)`` of the gradient with respect to the state after each step."""
-    states: list[tuple[Tensor, ...]] = []
-    state, last = None, torch.zeros_like(probe)
+    states: list[State] = []
+    last = torch.zeros_like(given.probe)
     with torch.enable_grad():
-        for step in range(int(lengths.max())):
-            running = (lengths > step).long()
-            encoded = encoder(inputs[:, step : step + 1], running, state)
-            state = tuple(part.requires_grad_() for part in encoded.state)
-            states.append(state[: encoder.num_states])
-            ends = (lengths == step + 1).unsqueeze(1)
-            # The last layer's output is its hidden state, so that lag 0 is the state that the output is read from.
-            output = _output_of(encoder, encoded, state)
-            last = torch.where(ends, output, last)
+        for step in range(int(given.lengths.max())):
+            running = (given.lengths > step).long()
+            outputs, after = reader.run(given.inputs[:, step : step + 1], running, state)
+            state = tuple(part.requires_grad_() for part in after)
+            states.append(state[: reader.num_states])
+            # Lag 0 is the state that the output is read from.
+            output = state[0][:, -1] if reader.shows_state else outputs[:, 0]
+            last = torch.where((given.lengths == step + 1).unsqueeze(1), output, last)
         flat = [part for each in states for part in each]
-        found = torch.autograd.grad((last * probe).sum(), flat, allow_unused=True)
+        found = torch.autograd.grad((last * given.probe).sum(), flat, allow_unused=True)
     parts = [torch.zeros_like(part) if slope is None else slope for part, slope in zip(flat, found, strict=True)]
     stacked = torch.stack(parts).unflatten(0, (len(states), -1))  # (T, states, B, layers, H)
     return stacked.double().square().sum(dim=(1, 4)).sqrt()
-
-
-def _output_of(encoder: RecurrentEncoder, encoded: Encoded, state: tuple[Tensor, ...]) -> Tensor:
-    return encoded.outputs[:, 0] if encoder.options.residual else state[0][:, -1]
 
 
 def _by_lag(slopes: Tensor, lengths: Tensor) -> Tensor:
@@ -125,98 +247,3 @@ def gradient_figure(flows: dict[str, GradientFlow], *, title: str = "") -> Figur
     axes.grid(alpha=0.3)
     axes.legend()
     return figure
-
-
-class GradientFlowCallback(Callback):
-    """Logs gradients by lag and by layer while training, for each one-directional ``RecurrentEncoder`` of the module.
-
-    Every ``every_n_steps`` batches it takes what the encoder read in that batch, and the loss's own gradient with
-    respect to each row's last output, and runs ``gradient_by_lag`` on at most ``rows`` of them. Scalars (the norm at
-    some lags, the half-life, the norm of each layer's parameters' gradient) go to every logger, the plot to W&B and to
-    a file. An encoder with a condition is passed over.
-
-    Args:
-        every_n_steps: batches between measurements, which cost about a pass of single steps.
-        rows: how many rows of a batch.
-        max_steps: how many steps of a sequence are looked at, counted from its end.
-        folder: where plots are kept as files; ``samples`` in the trainer's folder if not given.
-    """
-
-    def __init__(
-        self, every_n_steps: int = 500, *, rows: int = 4, max_steps: int = 500, folder: str | None = None
-    ) -> None:
-        super().__init__()
-        for name, value in (("every_n_steps", every_n_steps), ("rows", rows), ("max_steps", max_steps)):
-            if value < 1:
-                raise UsageError(f"{name} is {value}, allowed is 1 or more")
-        self.every_n_steps, self.rows, self.max_steps, self.folder = every_n_steps, rows, max_steps, folder
-        self.flows: dict[str, GradientFlow] = {}
-        self._hooks: list[Any] = []
-        self._seen: dict[str, tuple[RecurrentEncoder, Tensor, Encoded]] = {}
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if batch_idx % self.every_n_steps:
-            return
-        for name, encoder in encoders_of(pl_module).items():
-            self._hooks.append(encoder.register_forward_hook(self._watch(name)))
-
-    def _watch(self, name: str) -> Any:
-        def keep(encoder: nn.Module, given: tuple[Any, ...], encoded: Encoded) -> None:
-            if encoded.outputs.requires_grad:
-                encoded.outputs.retain_grad()
-                encoded.state[0].retain_grad()  # what reads the last state alone has its gradient here
-                self._seen[name] = (cast(RecurrentEncoder, encoder), given[0].detach(), encoded)
-
-        return keep
-
-    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks.clear()
-        seen, self._seen = self._seen, {}
-        for name, (encoder, inputs, encoded) in seen.items():
-            rows = (encoded.lengths > 0).nonzero().squeeze(1)[: self.rows]
-            if encoder.condition_size or not len(rows):
-                continue
-            lengths = encoded.lengths[rows]
-            probe = inputs.new_zeros(len(rows), encoder.output_size)
-            if encoded.outputs.grad is not None:
-                probe += encoded.outputs.grad[rows, lengths - 1]
-            if encoded.state[0].grad is not None and not encoder.options.residual:
-                probe += encoded.state[0].grad[rows, -1]
-            # The end of a long sequence is what its last output depends on: the beginning is left out.
-            begin = (lengths - self.max_steps).clamp_min(0)
-            window = begin.unsqueeze(1) + torch.arange(int((lengths - begin).max()), device=begin.device)
-            chosen = inputs[rows.unsqueeze(1), window.clamp(max=inputs.size(1) - 1)]
-            self.flows[name] = gradient_by_lag(encoder, chosen, lengths - begin, probe=probe)
-            self._log(trainer, name, encoder)
-
-    def _log(self, trainer: Trainer, name: str, encoder: RecurrentEncoder) -> None:
-        flow = self.flows[name]
-        figures = {f"gradient/{name}/half_life": flow.half_life()}
-        for lag in (0, 1, 10, 100, len(flow.norms) - 1):
-            if lag < len(flow.norms):
-                figures[f"gradient/{name}/lag_{lag}"] = float(flow.norms[lag, -1])
-        for number, layer in enumerate(encoder.layers):
-            slopes = [parameter.grad for parameter in layer.parameters() if parameter.grad is not None]
-            if slopes:
-                figures[f"gradient/{name}/layer_{number}"] = float(nn.utils.get_total_norm(slopes))
-        finite = {key: value for key, value in figures.items() if math.isfinite(value)}
-        for logger in trainer.loggers:
-            logger.log_metrics(finite, step=trainer.global_step)
-        if not trainer.is_global_zero:
-            return
-        folder = Path(self.folder or Path(trainer.default_root_dir) / "samples")
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"gradient-{name.replace('.', '-') or 'encoder'}-{trainer.global_step:07d}.png"
-        gradient_figure({name: flow}, title=f"step {trainer.global_step}").savefig(path, dpi=80)
-        log_image(trainer.loggers, f"gradient/{name}/flow", path, trainer.global_step)
-
-
-def encoders_of(module: nn.Module) -> dict[str, RecurrentEncoder]:
-    """The one-directional recurrent encoders inside ``module``, by name."""
-    return {
-        name: each
-        for name, each in module.named_modules()
-        if isinstance(each, RecurrentEncoder) and each.num_directions == 1
-    }

@@ -3,6 +3,7 @@
 Hochreiter and Schmidhuber, "Long Short-Term Memory", 1997; as set by Arjovsky, Shah and Bengio, 2016.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -72,6 +73,9 @@ class LongMemoryConfig:
         max_steps: optimiser steps.
         clip: highest norm of the gradient.
         seed: of weights and batches.
+        shortest: each training batch has a length of its own, drawn from here to ``steps``, its logarithm uniform;
+            ``None`` for always ``steps``, at which the loss is measured in any case. A cell that forgets at the start
+            finds nothing to begin with in long sequences alone.
     """
 
     task: TaskName
@@ -85,6 +89,7 @@ class LongMemoryConfig:
     max_steps: int = 2000
     clip: float = 1.0
     seed: int = 0
+    shortest: int | None = None
 
 
 class LongMemoryModel(nn.Module):
@@ -112,14 +117,18 @@ def train(
 ) -> tuple[float, int]:
     """Train on new batches all the time; gives the loss on held-out ones, and the optimiser steps taken.
 
-    Every 100 steps the loss on 256 held-out rows is measured (``watch`` is told); below ``until`` it ends.
+    Every 100 steps the loss on 256 held-out rows is measured (``watch`` is told); below ``until``, or where it is not a
+    number any more, it ends.
 
     Raises:
-        UsageError: a task that is not known.
+        UsageError: a task that is not known, or a ``shortest`` outside 2 to ``steps``.
     """
     makers = {"adding": adding, "copy": copy_memory}
     if config.task not in makers:
         raise UsageError(f"task is {config.task}, allowed are {', '.join(makers)}")
+    shortest = config.steps if config.shortest is None else config.shortest
+    if not 2 <= shortest <= config.steps:
+        raise UsageError(f"shortest is {shortest}, allowed is 2 to {config.steps}")
     make = makers[config.task]
     torch.manual_seed(config.seed)
     model = LongMemoryModel(config)
@@ -128,8 +137,11 @@ def train(
     optimizer = torch.optim.Adam(model.parameters(), lr=config.lr)
     loss = float("inf")
     for step in range(1, config.max_steps + 1):
+        steps = config.steps
+        if shortest < steps:
+            steps = round(shortest * (steps / shortest) ** float(torch.rand((), generator=generator)))
         optimizer.zero_grad()
-        model.loss(make(config.batch_size, config.steps, generator=generator)).backward()
+        model.loss(make(config.batch_size, steps, generator=generator)).backward()
         nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         optimizer.step()
         if step % 100 and step != config.max_steps:
@@ -140,6 +152,6 @@ def train(
         model.train()
         if watch is not None:
             watch(step, loss)
-        if until is not None and loss < until:
+        if math.isnan(loss) or (until is not None and loss < until):
             return loss, step
     return loss, config.max_steps

@@ -1,15 +1,18 @@
-"""``scripts/benchmark.py --suite recurrent``: the cells' speed against ``torch.nn`` in the same process, in turns."""
+"""The recurrent cells' speed against ``torch.nn``, in the same process, in turns."""
 
-import argparse
 import itertools
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import torch
+from jsonargparse import Namespace
+from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
 from suite.console import report
 from suite.errors import UsageError
+from suite.parser import SuiteParser
+from suite.process import has_bfloat16, prepare_process
 from suite.recurrent.encoder import RecurrentEncoder
 from suite.recurrent.options import CELLS, CellName
 from suite.timing import Row, compare, in_turns, table
@@ -40,60 +43,47 @@ _BARS: tuple[tuple[CellName, Shape, float], ...] = (
 )
 
 
-def benchmark(arguments: Sequence[str]) -> None:
+def add_flags(parser: SuiteParser) -> None:
+    """The flags of this suite."""
+    names: Any = Literal[CELLS]
+    precisions: Any = Literal[tuple(_DTYPES)]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    for flag, kind, default, text in (
+        ("--cells", names, list(CELLS), "Which cells."),
+        ("--lengths", PositiveInt, [128, 512, 2048], "Steps of a sequence."),
+        ("--threads", PositiveInt, [1, 2], "CPU threads, one table each."),
+        ("--precision", precisions, list(_DTYPES), "Autocast or not."),
+    ):
+        parser.add_argument(flag, nargs="+", type=kind, default=default, help=text)
+    parser.add_argument("--batch", type=PositiveInt, default=8, help="Rows.")
+    parser.add_argument("--size", type=PositiveInt, default=256, help="Features of inputs and states.")
+    parser.add_argument("--bars", type=bool, default=True, help="The project's bars first, on CPU.")
+    parser.add_argument("--survey", type=bool, default=True, help="All cells and lengths.")
+    parser.add_argument("--device", type=Literal["cpu", "cuda"], default=device, help="Where.")
+
+
+def run(options: Namespace) -> None:
     """Measure and print: the project's bars, then every cell at every length.
 
     Raises:
-        UsageError: a flag that is not there, or a cell or precision that is not known.
+        UsageError: a device that is not there.
     """
-    options = _parse(arguments)
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: there is no such device here")
     for threads in options.threads:
-        torch.set_num_threads(threads)
-        report(f"{threads} thread(s), torch {torch.__version__}, {options.device}")
+        prepare_process(threads=threads)
+        report(f"\n{threads} thread(s), {options.device}")
         if options.bars and options.device == "cpu":
             for line in table(bars(rounds=options.rounds)):
                 report(line)
         for name in options.precision if options.survey else ():
+            if name == "bf16" and not has_bfloat16(options.device):
+                report(f"\nbf16: not measured: this {options.device} has no kernels for it")
+                continue
             report(f"\n{name}: milliseconds a pass, and the share of torch.nn.LSTM's; B {options.batch}, "
                    f"H {options.size}")  # fmt: skip
             for line in survey(options, dtype=_DTYPES[name]):
                 report(line)
-
-
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="benchmark.py --suite recurrent", allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--suite", choices=["recurrent"], required=True)
-    parser.add_argument("--cells", nargs="+", default=list(CELLS), choices=CELLS, help="Which cells.")
-    parser.add_argument("--lengths", nargs="+", type=int, default=[128, 512, 2048], help="Steps of a sequence.")
-    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2], help="CPU threads, one table each.")
-    parser.add_argument("--precision", nargs="+", default=list(_DTYPES), choices=list(_DTYPES), help="Autocast or not.")
-    parser.add_argument("--batch", type=int, default=8, help="Rows.")
-    parser.add_argument("--size", type=int, default=256, help="Features of inputs and states.")
-    parser.add_argument("--rounds", type=int, default=5, help="Rounds that sides take in turns.")
-    parser.add_argument("--bars", action=argparse.BooleanOptionalAction, default=True, help="The project's bars first.")
-    parser.add_argument("--survey", action=argparse.BooleanOptionalAction, default=True, help="All cells and lengths.")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--device", default=device, choices=["cpu", "cuda"], help="Where.")
-    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
-    try:
-        options, unknown = parser.parse_known_args(list(arguments))
-    except argparse.ArgumentError as error:
-        raise UsageError(f"benchmark --suite recurrent: {error}") from None
-    except SystemExit as stop:
-        if stop.code:
-            raise UsageError("benchmark --suite recurrent: see --help") from None
-        raise
-    if unknown:
-        raise UsageError(f"benchmark --suite recurrent: unrecognized arguments: {' '.join(unknown)}")
-    for name in ("batch", "size", "rounds"):
-        if getattr(options, name) < 1:
-            raise UsageError(f"--{name} is {getattr(options, name)}, allowed is 1 or more")
-    for name in ("threads", "lengths"):
-        if min(getattr(options, name)) < 1:
-            raise UsageError(f"--{name} is {min(getattr(options, name))}, allowed is 1 or more")
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: there is no such device here")
-    return options
 
 
 def bars(*, rounds: int) -> list[Row]:
@@ -140,7 +130,7 @@ def _fused(cell: str, shape: Shape, *, both: bool = False) -> Callable[[], None]
     return _training(lambda: module(inputs)[0], module)
 
 
-def survey(options: argparse.Namespace, *, dtype: torch.dtype) -> list[str]:
+def survey(options: Namespace, *, dtype: torch.dtype) -> list[str]:
     """Markdown: a row for each cell, columns forward and training for each length, and the memory of the longest."""
     lengths = sorted(options.lengths)
     head = "".join(f" T {steps} forward | T {steps} training |" for steps in lengths)

@@ -18,15 +18,27 @@ class Row(NamedTuple):
     note: str = ""
 
 
-def in_turns(calls: Mapping[str, Callable[[], object]], *, rounds: int, warm_up: int = 2) -> dict[str, list[float]]:
-    """Seconds of each call, ``rounds`` times each, taken in turns after ``warm_up`` rounds."""
+def in_turns(
+    calls: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int,
+    warm_up: int = 2,
+    tidy: Callable[[], object] | None = None,
+) -> dict[str, list[float]]:
+    """Seconds of each call, ``rounds`` times each, taken in turns after ``warm_up`` rounds.
+
+    ``tidy`` is called after each call and not timed.
+    """
     times: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(warm_up + rounds):
         for name, call in calls.items():
             begin = time.perf_counter()
             call()
+            seconds = time.perf_counter() - begin
             if turn >= warm_up:
-                times[name].append(time.perf_counter() - begin)
+                times[name].append(seconds)
+            if tidy is not None:
+                tidy()
     return times
 
 

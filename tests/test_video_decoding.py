@@ -2,6 +2,7 @@
 
 import os
 import random
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,19 @@ def test_hard_files_equal_a_full_decode(name: str) -> None:
     assert len(found.frames) == COUNTS[name]
     numpy.testing.assert_array_equal(found.frames, numpy.stack(pictures)[:, top : top + 64, left : left + 64])
     numpy.testing.assert_allclose(found.times, numpy.array(times) - times[0], atol=1e-9)
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not HARD.is_dir(), reason="SUITE_DATA_DIR has no video_decode")
+def test_a_file_is_the_same_whatever_was_decoded_before_it() -> None:
+    """A thread's scaler is kept from file to file: other sizes, depths, matrices and ranges must not stay in it."""
+    paths = [HARD / name for name in COUNTS if COUNTS[name] <= 30]
+    alone = []
+    for path in paths:
+        with ThreadPoolExecutor(1) as pool:  # a new thread has a new scaler
+            alone.append(pool.submit(decode, path, size=32).result())
+    for place in [*range(len(paths)), *reversed(range(len(paths)))]:
+        numpy.testing.assert_array_equal(decode(paths[place], size=32).frames, alone[place].frames)
 
 
 @pytest.mark.data

@@ -9,7 +9,7 @@ import json
 import mmap
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 
 from suite.errors import SuiteError
 
-_FORMAT = 1
+_FORMAT = 2
 HEADER = 128  # bytes of numpy's header before the first frame
+_TIME = 8  # bytes of a frame's time, float64
+_WAITING = 2**20  # bytes of frames that are written at a time
 
 
 def cache_root(folder: str | None) -> Path:
@@ -50,7 +52,7 @@ def file_key(path: Path, settings: dict[str, Any]) -> str:
         state = [stat.st_size, stat.st_mtime_ns]
     except OSError:
         state = []
-    parts = [_FORMAT, str(path.resolve()), *state, settings]
+    parts = [_FORMAT, os.path.abspath(path), *state, settings]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -72,42 +74,74 @@ def open_array(path: Path) -> NDArray[Any] | None:
         return None
 
 
+def read_times(path: Path, *, size: int) -> NDArray[numpy.float64] | None:
+    """Times ``(T,)`` of the frames in a cache file; ``None`` where it is not there or not whole."""
+    try:
+        with path.open("rb") as file:
+            count, rest = divmod(os.fstat(file.fileno()).st_size - HEADER, size * size * 3 + _TIME)
+            if count < 1 or rest:
+                return None
+            file.seek(-count * _TIME, os.SEEK_END)
+            return numpy.frombuffer(file.read(), numpy.float64)
+    except (OSError, ValueError):
+        return None
+
+
 def open_frames(path: Path, *, count: int, size: int) -> NDArray[numpy.uint8] | None:
-    """As ``open_array`` for ``count`` frames ``(T, S, S, 3)``: several times as fast, since nothing is parsed."""
+    """The ``count`` frames ``(T, S, S, 3)`` of a cache file as a read-only memory map, ``None`` as ``read_times``.
+
+    Several times as fast as numpy's own way, since nothing is parsed.
+    """
     try:
         with path.open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError):
         return None
-    if len(mapped) != HEADER + count * size * size * 3:
+    if len(mapped) != HEADER + count * (size * size * 3 + _TIME):
         return None
-    return numpy.frombuffer(mapped, numpy.uint8, offset=HEADER).reshape(count, size, size, 3)
+    return numpy.frombuffer(mapped, numpy.uint8, count * size * size * 3, HEADER).reshape(count, size, size, 3)
+
+
+class FrameWriter:
+    """Frames on their way into a cache file; a long video need not fit into memory."""
+
+    def __init__(self, file: BinaryIO, *, size: int) -> None:
+        self._file, self._size, self._count = file, size, 0
+        self._waiting = numpy.empty((max(1, _WAITING // (size * size * 3)), size, size, 3), numpy.uint8)
+        file.write(bytes(HEADER))
+
+    def append(self, frame: NDArray[numpy.uint8]) -> None:
+        """Copy a frame ``(S, S, 3)``, however it lies in memory."""
+        assert frame.shape == self._waiting.shape[1:]
+        place = self._count % len(self._waiting)
+        self._waiting[place] = frame
+        self._count += 1
+        if place + 1 == len(self._waiting):
+            self._file.write(self._waiting.data)
+
+    def finish(self, times: NDArray[numpy.float64]) -> None:
+        """Write what waits, the frames' ``times (T,)`` and the header."""
+        assert len(times) == self._count
+        self._file.write(self._waiting[: self._count % len(self._waiting)].data)
+        self._file.write(times.data)
+        self._file.seek(0)
+        layout = {"descr": "|u1", "fortran_order": False, "shape": (self._count, self._size, self._size, 3)}
+        numpy.lib.format.write_array_header_1_0(self._file, layout)
+        assert self._file.tell() == HEADER
 
 
 @contextmanager
-def frame_file(path: Path, *, size: int) -> Iterator[Callable[[NDArray[numpy.uint8]], None]]:
-    """A function that appends frames ``(S, S, 3)`` to ``path``, which is there afterwards, whole; not after an error.
+def frame_file(path: Path, *, size: int) -> Iterator[FrameWriter]:
+    """Takes frames for ``path``, which is there afterwards, whole; not after an error.
 
-    The file is numpy's own format. Frames go to it one by one: a long video need not fit into memory.
+    The file is numpy's own format with the frames' times behind the array: one file a video, since making one takes
+    as long as decoding several frames.
 
     Raises:
         SuiteError: the folder cannot be written or the disk is full.
     """
-    count = 0
     with _written(path) as file:
-        file.write(bytes(HEADER))
-
-        def append(frame: NDArray[numpy.uint8]) -> None:
-            nonlocal count
-            assert frame.shape == (size, size, 3)
-            file.write(frame.data)
-            count += 1
-
-        yield append
-        file.seek(0)
-        layout = {"descr": "|u1", "fortran_order": False, "shape": (count, size, size, 3)}
-        numpy.lib.format.write_array_header_1_0(file, layout)
-        assert file.tell() == HEADER
+        yield FrameWriter(file, size=size)
 
 
 def save_plain(path: Path, value: Any) -> None:
@@ -129,14 +163,22 @@ def _written(path: Path) -> Iterator[BinaryIO]:
     """A file beside ``path`` that takes its place when all went well."""
     temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        temporary = Path(name)
+        handle, temporary = _temporary(path.parent)
         with os.fdopen(handle, "wb") as file:
             yield file
         os.replace(temporary, path)
+        temporary = None
     except OSError as error:
         raise SuiteError(_refusal(path.parent, error)) from None
     finally:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            Path(temporary).unlink(missing_ok=True)
+
+
+def _temporary(folder: Path) -> tuple[int, str]:
+    """A new file in ``folder``, which is made if it is not there."""
+    try:
+        return tempfile.mkstemp(dir=folder, suffix=".tmp")
+    except FileNotFoundError:
+        folder.mkdir(parents=True, exist_ok=True)
+        return tempfile.mkstemp(dir=folder, suffix=".tmp")

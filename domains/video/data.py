@@ -12,7 +12,7 @@ from torch import Tensor
 
 from domains.video import sample
 from domains.video.augmentation import Augmentation, AugmentConfig
-from domains.video.cache import file_key, frame_file, open_array, open_frames, save_array
+from domains.video.cache import file_key, frame_file, open_frames, read_times
 from domains.video.decoding import Fit, decode_into
 from domains.video.files import LabelledFiles
 from domains.video.listing import Item, list_folder, read_manifest
@@ -200,43 +200,39 @@ class ClipData(LabelledFiles):
         return list_folder(sample.clips_folder(self.cache_folder, size=self.sample_size, seed=self.seed))
 
     def read(self, items: Sequence[Item]) -> tuple[list[Video | None], dict[str, str]]:
-        cached = [self._cached(item.path) for item in items]
+        files = [self.cache_folder / "frames" / f"{file_key(item.path, self.decoding)}.npy" for item in items]
+        cached = [self._cached(file) for file in files]
         left = [index for index, video in enumerate(cached) if video is None]
         if len(left) > 1:
             notice(f"data: decoding {len(left):,} of {len(items):,} videos into {self.cache_folder}")
         problems: dict[str, str] = {}
-        for index, found in zip(left, self._decode_all([items[index].path for index in left]), strict=True):
+        jobs = [(items[index].path, files[index]) for index in left]
+        for index, found in zip(left, self._decode_all(jobs), strict=True):
             if isinstance(found, str):
                 problems[items[index].name] = found
             else:
                 cached[index] = found
         return cached, problems
 
-    def _decode_all(self, paths: Sequence[Path]) -> Iterable[Video | str]:
+    def _decode_all(self, jobs: Sequence[tuple[Path, Path]]) -> Iterable[Video | str]:
         if self.num_workers < 2:
-            return map(self._decode, paths)
+            return map(self._decode, jobs)
         with ThreadPoolExecutor(self.num_workers) as pool:  # PyAV decodes without Python's lock
-            return list(pool.map(self._decode, paths))
+            return list(pool.map(self._decode, jobs))
 
-    def _file(self, path: Path) -> Path:
-        return self.cache_folder / "frames" / f"{file_key(path, self.decoding)}.npy"
+    def _cached(self, file: Path) -> Video | None:
+        times = read_times(file, size=self.size)
+        return None if times is None else Video(file, times, self.size)
 
-    def _cached(self, path: Path) -> Video | None:
-        file = self._file(path)
-        times = open_array(file.with_suffix(".times.npy")) if path.is_file() else None
-        if times is None or open_frames(file, count=len(times), size=self.size) is None:
-            return None
-        return Video(file, numpy.array(times), self.size)
-
-    def _decode(self, path: Path) -> Video | str:
-        """The decoded video, or why it is none."""
-        file = self._file(path)
+    def _decode(self, job: tuple[Path, Path]) -> Video | str:
+        """The video at the first path decoded into the second, or why it cannot be."""
+        path, file = job
         try:
-            with frame_file(file, size=self.size) as append:
-                times = decode_into(append, path, **self.decoding)
+            with frame_file(file, size=self.size) as frames:
+                times = decode_into(frames.append, path, **self.decoding)
+                frames.finish(times)
         except DataError as error:
             return str(error)
-        save_array(file.with_suffix(".times.npy"), times)
         return Video(file, times, self.size)
 
     def examples_of(self, items: list[Item], contents: list[Any], labels: list[int], *, training: bool) -> ClipExamples:

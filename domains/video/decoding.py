@@ -5,6 +5,7 @@ damaged is found by the decoder's own checks, by frames marked as corrupt, by bo
 last frame that comes too early.
 """
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -51,7 +52,7 @@ def decode_into(
     """Decode every frame of ``path`` and hand each to ``append``; gives their times ``(T,)`` in seconds.
 
     Args:
-        append: takes an RGB frame ``(S, S, 3)`` uint8, in the order they are shown.
+        append: takes an RGB frame ``(S, S, 3)`` uint8, in the order they are shown; rows need not be contiguous.
         path: the file.
         size: height and width that frames are scaled to.
         fit: scale the shorter side and crop the middle, or stretch both sides.
@@ -90,14 +91,14 @@ def _decode(
 ) -> NDArray[numpy.float64]:
     chosen = _stream_of(container, stream)
     times: list[float] = []
-    end, aspect, scaler = 0.0, _aspect(chosen), VideoReformatter()
+    end, tick, aspect = 0.0, float(chosen.time_base or 0), _aspect(chosen)
     for frame in _frames(container, chosen):
         if max_frames is not None and len(times) == max_frames:
             raise DataError(f"more than {max_frames:,} frames (data.max_frames)")
-        append(to_square(frame, size=size, fit=fit, aspect=aspect, scaler=scaler))
+        append(to_square(frame, size=size, fit=fit, aspect=aspect))
         time = _time(frame, len(times), chosen)
         times.append(time)
-        end = max(end, time + float((frame.duration or 0) * (frame.time_base or 0)))
+        end = max(end, time + (frame.duration or 0) * tick)
     if not times:
         raise DataError("there is no frame in it")
     _check_end(container, chosen, end)
@@ -133,19 +134,31 @@ def _frames(container: Any, stream: Any) -> Iterator[Any]:
             yield frame
 
 
-def to_square(frame: Any, *, size: int, fit: Fit, aspect: float, scaler: VideoReformatter) -> NDArray[numpy.uint8]:
+def to_square(frame: Any, *, size: int, fit: Fit, aspect: float) -> NDArray[numpy.uint8]:
     """A decoded frame as upright RGB ``(size, size, 3)``, in the colours that its own matrix and range say.
 
-    ``aspect`` is the width of a pixel over its height. One ``scaler`` for all frames of a file keeps its tables.
+    ``aspect`` is the width of a pixel over its height. What is given is a view of the scaled picture.
     """
     width, height = scaled_size(frame.width * aspect, frame.height, size=size, fit=fit)
-    scaled = scaler.reformat(frame, width, height, "rgb24", interpolation="BILINEAR", threads=1)
-    picture = scaled.to_ndarray()
+    scaled = _scaler().reformat(frame, width, height, "rgb24", interpolation="BILINEAR", threads=1)
+    plane: Any = scaled.planes[0]
     top, left = (height - size) // 2, (width - size) // 2
-    picture = picture[top : top + size, left : left + size]
+    shape, strides = (size, size, 3), (plane.line_size, 3, 1)
+    picture = numpy.ndarray(shape, numpy.uint8, plane, top * plane.line_size + 3 * left, strides)
     # The display matrix turns anticlockwise, as numpy does.
     turns = round(frame.rotation / 90) % 4
-    return numpy.ascontiguousarray(numpy.rot90(picture, turns) if turns else picture)
+    return numpy.rot90(picture, turns) if turns else picture
+
+
+_kept = threading.local()
+
+
+def _scaler() -> VideoReformatter:
+    """This thread's scaler: it keeps its tables from frame to frame, and from file to file of the same kind."""
+    if not hasattr(_kept, "scaler"):
+        _kept.scaler = VideoReformatter()
+    scaler: VideoReformatter = _kept.scaler
+    return scaler
 
 
 def scaled_size(width: float, height: float, *, size: int, fit: Fit) -> tuple[int, int]:

@@ -127,6 +127,7 @@ def overhead(domain: Domain, configs: Path, *, steps: int, rounds: int) -> Row:
     recipe = load_recipe(domain, defaults=default_recipe(domain, domain.default, configs), flags=flags)
     run, settings, data = recipe.run, recipe.settings, recipe.data
     batches = [batch for batch, _ in zip(data.loader("train", shuffle=True), range(steps), strict=False)]
+    run.trainer.max_steps = len(batches)  # an epoch may be shorter: both sides take the same steps
     times: dict[str, list[float]] = {"ours": [], "reference": []}
     for _ in range(rounds + 1):
         times["reference"].append(_bare_loop(recipe.module(), batches, run))

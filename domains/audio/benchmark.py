@@ -9,7 +9,7 @@ import torch
 import torch.multiprocessing
 
 from domains.audio.data import WaveBatch
-from domains.audio.engines import KERNEL_STREAMS, KernelEngine, TorchEngine, weights_of
+from domains.audio.engines import KERNEL_STREAMS, KernelEngine, TorchEngine, make_engine, weights_of
 from domains.audio.model import WaveformModule
 from suite.kernels import AVAILABLE
 from suite.optim import OptimConfig, build_optimizer, finish_gradients
@@ -120,7 +120,7 @@ def many_streams(*, rounds: int, streams: int = 64, processes: int = 2) -> Row:
 def _timed_streams(work: tuple[int, int, int]) -> list[float]:
     streams, steps, rounds = work
     torch.set_num_threads(1)
-    engine = TorchEngine(weights_of(_module().network, torch.zeros(streams, 0, dtype=torch.long)))
+    engine = make_engine(_module().network, torch.zeros(streams, 0, dtype=torch.long))
     draws = torch.rand(steps, streams, dtype=torch.float64)
     engine.run(draws[:20])
     times = []

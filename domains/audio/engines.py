@@ -20,7 +20,8 @@ from suite.gating import gate_
 from suite.kernels import AVAILABLE
 from suite.mu_law import silence
 
-KERNEL_STREAMS = 16  # beyond this many, large matrix products are quicker than the kernel's
+# Beyond this many, large matrix products are quicker than the kernel's; without AVX-512 they were slower at 64 still.
+KERNEL_STREAMS = 16 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 64
 _EXTRA_ELEMENTS = 2**21  # what a local condition adds to all gates of a few steps, held at a time
 
 

@@ -61,7 +61,7 @@ def fit(arguments: Sequence[str], domain_name: str, domains: Domains, *, verb: s
             origin = open_source(config.source, config=policy, domain=domain, load=domains.load)
             taken = json.dumps(origin.defaults(domain.task(name)))
             config = parser.parse_args(["--config", taken, *recipes_first(arguments)])
-    settle_precision(config.trainer)
+        settle_precision(config.trainer)
     settings = settings_of(config, without=_NOT_SETTINGS)
     run = parser.instantiate(config)
     tracking = TrackingConfig(**vars(run.tracking))

@@ -30,7 +30,7 @@ def settle_precision(trainer: Any) -> None:
     lacks = "this CPU has no kernels for bfloat16"
     if precision == _PURE:
         raise UsageError(f"trainer.precision is {precision}, and {lacks}: use {FULL}")
-    notice(f"trainer.precision: {lacks}, training in {FULL} instead of {precision}")
+    notice(f"trainer.precision: {lacks}, computing in {FULL} instead of {precision}")
     trainer.precision = FULL
 
 

@@ -45,7 +45,7 @@ def test_a_recipe_in_bfloat16_runs_in_float32_and_says_so(tmp_path: Path) -> Non
     mixed = ("--trainer.precision", "bf16-mixed", "--runs", tmp_path)
     ran = fit_toy(*mixed, "--name", "mixed")
     assert ran.status == 0, ran.err
-    assert "no kernels for bfloat16, training in 32-true instead of bf16-mixed" in ran.err
+    assert "no kernels for bfloat16, computing in 32-true instead of bf16-mixed" in ran.err
     assert recorded(tmp_path / "toy" / "mixed") == "32-true"
     full = fit_toy("--trainer.precision", "32-true", "--runs", tmp_path, "--name", "full")
     assert "no kernels" not in full.err

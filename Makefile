@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Small recurrent steps on shared cores are up to hundreds of times slower with more threads than one.
 export OMP_NUM_THREADS ?= 1
+# Tests side by side, one process a core and four at most; make test TOGETHER= runs them one after the other.
+TOGETHER ?= --numprocesses auto --maxprocesses 4 --dist worksteal
 
 .PHONY: fit test test-all lint format install benchmark clean
 
@@ -12,10 +14,10 @@ fit: $(STAMP)
 	$(BIN)/python scripts/fit.py --domain translation
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest $(TOGETHER) -m "not slow and not gpu"
 
 test-all: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TOGETHER)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -257,6 +257,7 @@ def _large_empty(count: int, dtype: torch.dtype) -> Tensor:
     """Memory for ``count`` numbers in large pages where the system has them: looking up small ones costs a tenth."""
     if count == 0 or not hasattr(mmap, "MADV_HUGEPAGE"):
         return torch.empty(count, dtype=dtype)
-    memory = mmap.mmap(-1, count * dtype.itemsize)
+    # Private: Python's default is memory that a forked process would go on sharing, and write over.
+    memory = mmap.mmap(-1, count * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=dtype, count=count)

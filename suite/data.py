@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol, cast
 
 import numpy
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
@@ -89,6 +90,15 @@ class SuiteDataModule(LightningDataModule):
     def collate(self, examples: list[Any]) -> Any:
         """Fetched examples to a batch, a ``NamedTuple``."""
         raise NotImplementedError
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Move a batch's tensors; its lists of indices and texts stay as they are.
+
+        Lightning's own way walks through every item of those lists: one to two milliseconds a step.
+        """
+        if not hasattr(batch, "_fields"):
+            return super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return type(batch)(*(value if _is_plain(value) else move_data_to_device(value, device) for value in batch))
 
     @property
     def assets(self) -> dict[str, Any]:
@@ -215,3 +225,8 @@ class SuiteDataModule(LightningDataModule):
                 f"{self.trainer.world_size}: batches would differ; use as many devices as before, or begin a new run"
             )
         self._position = (state_dict["position"][0], state_dict["position"][1])
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a field of a batch is a list of plain values, by its first one."""
+    return isinstance(value, list) and (not value or isinstance(value[0], int | str | None))

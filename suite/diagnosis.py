@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from jsonargparse.typing import PositiveFloat, PositiveInt
-from lightning.fabric.utilities import move_data_to_device
 
 from suite.cli import Domains, peek_task
 from suite.console import notice, report
@@ -107,7 +106,7 @@ def _observe(run: Any, settings: dict[str, Any], *, data: SuiteDataModule, modul
             raise UsageError(
                 "no training step was made: trainer.max_epochs, max_steps or limit_train_batches forbid it"
             )
-        batch = move_data_to_device(probe.batch, module.device)
+        batch = data.transfer_batch_to_device(probe.batch, module.device, 0)
         folder = Path(trainer.default_root_dir)
         seen = Observed(module, data, trainer, profile, probe, batch, folder, WARM_UP)
         found = [make(seen) for make in SECTIONS]

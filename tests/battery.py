@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import Trainer
 from torch import Tensor
 
@@ -145,7 +144,7 @@ def check_batches_can_be_moved_and_pinned(case: Case) -> None:
     batch = batch_of(case)
     assert isinstance(batch, tuple)
     assert hasattr(batch, "_fields"), "a batch is a NamedTuple"
-    moved = move_data_to_device(batch, torch.device("meta"))
+    moved = data_of(case).transfer_batch_to_device(batch, torch.device("meta"), 0)
     assert type(moved) is type(batch)
     assert tensors_in(moved)
     assert len(tensors_in(moved)) == len(tensors_in(batch))

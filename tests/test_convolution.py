@@ -1,5 +1,7 @@
 """The causal stack against the paper's equations step by step, its gradients, causality and receptive field."""
 
+import multiprocessing
+
 import pytest
 import torch
 from torch import Tensor
@@ -130,3 +132,22 @@ def test_no_layers_and_no_dilation_are_refused() -> None:
     for dilations in ([], [1, 0]):
         with pytest.raises(UsageError, match="dilations"):
             GatedResidualStack(4, dilations=dilations, skip_channels=4)
+
+
+def test_a_forked_process_computes_in_memory_of_its_own() -> None:
+    """Memory kept from step to step was once shared with processes forked later, which wrote over each other."""
+    work = causal._take(torch.empty(0), 100, 4, 2)
+    work.buffer.fill_(1.0)
+    causal._give(work)
+    child = multiprocessing.get_context("fork").Process(target=_overwrite)
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
+    again = causal._take(torch.empty(0), 100, 4, 2)
+    causal._give(again)
+    assert again.buffer is work.buffer
+    assert bool((again.buffer == 1.0).all())
+
+
+def _overwrite() -> None:
+    causal._take(torch.empty(0), 100, 4, 2).buffer.fill_(2.0)

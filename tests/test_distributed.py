@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 import domains
 from tests.commands import ROOT, trained
 from tests.finetuned import source_of
+from tests.forked import in_processes
 
 pytestmark = pytest.mark.distributed
 
@@ -38,12 +38,13 @@ FLAGS: dict[str, list[str]] = {
 }  # fmt: skip
 
 
-def fit(domain: str, name: str, folder: Path, flags: list[str], *, verb: str = "fit") -> Path:
-    command = [sys.executable, "-m", "tests.interrupted", "never", verb, "--domain", domain, "--runs", str(folder)]
-    command += ["--name", name, "--tracking.mode=disabled", "--trainer.accelerator=cpu", *FLAGS[domain], *flags]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("SUITE_RUN")}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
+def fit(domain: str, name: str, folder: Path, flags: list[str], *, verb: str = "fit", ranks: int = 1) -> Path:
+    arguments = ["--domain", domain, "--runs", str(folder), "--name", name, "--tracking.mode=disabled"]
+    arguments += ["--trainer.accelerator=cpu", *FLAGS[domain], *flags]
+    if ranks > 1:
+        arguments += [f"--trainer.devices={ranks}", "--trainer.strategy=ddp"]
+    ended = in_processes("never", arguments, verb=verb, ranks=ranks)
+    assert [each.status for each in ended] == [0] * ranks, "\n".join(each.err for each in ended)
     return folder / domain / name
 
 
@@ -55,8 +56,7 @@ def rows(run: Path) -> list[dict[str, str]]:
 def assert_two_equal_one(domain: str, folder: Path, common: list[str], *, verb: str = "fit") -> tuple[Path, Path]:
     """Train once by one process and once by two; weights and figures are the same."""
     one = fit(domain, "one", folder, ["--data.batch_size=16", *common], verb=verb)
-    both = ["--data.batch_size=8", "--trainer.devices=2", "--trainer.strategy=ddp", *common]
-    two = fit(domain, "two", folder, both, verb=verb)
+    two = fit(domain, "two", folder, ["--data.batch_size=8", *common], verb=verb, ranks=2)
     first, second = (torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (one, two))
     assert first["global_step"] == second["global_step"] > 0
     for name, weight in first["state_dict"].items():

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ import torch
 import domains
 from suite.errors import CheckpointError
 from tests.commands import ROOT
+from tests.forked import free_port, rank_variables
 from tests.test_distributed import FLAGS, compare, rows
 from tests.test_resume import STATUS, digest
 from tests.toy.data import SineData
@@ -154,22 +154,12 @@ def test_another_world_size_is_refused_by_the_data(tmp_path: Path) -> None:
     assert data.train_dataloader().batch_sampler.start_batch == 3  # type: ignore[union-attr]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def on_ranks(commands: list[list[str]], **more: str) -> list[subprocess.CompletedProcess[str]]:
     """Start each command as one rank, as torchrun or SLURM would, and wait for all."""
-    port = str(free_port())
+    port = free_port()
     processes = []
     for rank, command in enumerate(commands):
-        variables = {
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": str(rank), "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": str(len(commands)), "LOCAL_WORLD_SIZE": str(len(commands)), "GROUP_RANK": "0",
-            "TORCHELASTIC_RUN_ID": "test",
-        }  # fmt: skip
+        variables = rank_variables(rank, len(commands), port)
         processes.append(
             subprocess.Popen(
                 command, env=environment(**variables, **more), cwd=ROOT, text=True,

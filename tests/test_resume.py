@@ -2,8 +2,6 @@
 
 import functools
 import hashlib
-import multiprocessing
-import os
 import subprocess
 import sys
 import tempfile
@@ -14,7 +12,7 @@ import pytest
 import torch
 
 import domains
-from tests.interrupted import run
+from tests.forked import in_processes
 
 # Small enough to train in a second; the same flags for every domain that is added later, where it has them.
 DOMAIN_FLAGS: dict[str, list[str]] = {
@@ -44,17 +42,10 @@ STATUS = {"SIGKILL": -9, "SIGTERM": 143, "SIGINT": 130}
 
 
 def in_a_process(when: str, arguments: list[str], *, steps: Path, verb: str = "fit") -> int:
-    """Run a verb in a process of its own, forked so that nothing is imported again; gives its exit code."""
-
-    def work() -> None:
-        os.environ["STEPS_FILE"] = str(steps)
-        os._exit(run(when, verb, arguments))
-
-    process = multiprocessing.get_context("fork").Process(target=work)
-    process.start()
-    process.join(120)
-    assert process.exitcode is not None
-    return process.exitcode
+    """Run a verb in a process of its own and give its exit status; the steps begun are counted in ``steps``."""
+    ended = in_processes(when, arguments, verb=verb, seconds=120, STEPS_FILE=str(steps))[0]
+    sys.stderr.write(ended.err)  # pytest shows it where a test fails
+    return ended.status
 
 
 def digest(path: Path) -> tuple[int, str]:

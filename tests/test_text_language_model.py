@@ -146,8 +146,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     flags = ["--task=language_model", "--data.chunk_length=8", "--data.eval_tracks=4", "--decoding.length=4"]
     flags.append("--model.state_reset=0")  # each process draws its own
     one = fit("text", "one", tmp_path, ["--data.batch_size=16", *flags])
-    ddp = ["--data.batch_size=8", "--trainer.devices=2", "--trainer.strategy=ddp"]
-    two = fit("text", "two", tmp_path, [*ddp, *flags])
+    two = fit("text", "two", tmp_path, ["--data.batch_size=8", *flags], ranks=2)
     first, second = (torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in (one, two))
     assert first["global_step"] == second["global_step"] > 0
     for name, weight in first["state_dict"].items():

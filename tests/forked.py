@@ -1,0 +1,69 @@
+"""A verb in processes forked from this one, so that nothing is imported again: by itself, or as ranks of a launcher."""
+
+import multiprocessing
+import os
+import socket
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.interrupted import run
+
+
+class Forked(NamedTuple):
+    """How a process ended, and what it wrote to standard error."""
+
+    status: int
+    err: str
+
+
+def free_port() -> int:
+    """A port of the loopback address that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def rank_variables(rank: int, world_size: int, port: int) -> dict[str, str]:
+    """What torchrun tells the processes that it starts on one node."""
+    return {
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(world_size), "GROUP_RANK": "0",
+        "TORCHELASTIC_RUN_ID": "test",
+    }  # fmt: skip
+
+
+def in_processes(
+    when: str, arguments: list[str], *, verb: str = "fit", ranks: int = 1, seconds: float = 240, **variables: str
+) -> list[Forked]:
+    """Run a verb, interrupted at ``when`` (see ``tests.interrupted``), in ``ranks`` forked processes."""
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / str(rank) for rank in range(ranks)]
+
+        def work(rank: int) -> None:
+            for name in [name for name in os.environ if name.startswith("SUITE_RUN")]:
+                del os.environ[name]  # a run that was begun in this process says so to processes it starts
+            os.environ.update(variables)
+            if ranks > 1:
+                os.environ.update(rank_variables(rank, ranks, port))
+            with files[rank].open("w", buffering=1) as sys.stderr:
+                os.dup2(sys.stderr.fileno(), 2)
+                try:
+                    status = run(when, verb, arguments)
+                except BaseException:
+                    traceback.print_exc()
+                    status = 1
+            os._exit(status)
+
+        context = multiprocessing.get_context("fork")
+        processes = [context.Process(target=work, args=(rank,)) for rank in range(ranks)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(seconds)
+            process.kill()  # does nothing to one that has ended
+            process.join()
+        return [Forked(int(each.exitcode or 0), file.read_text()) for each, file in zip(processes, files, strict=True)]

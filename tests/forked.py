@@ -6,6 +6,7 @@ import socket
 import sys
 import tempfile
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,23 +37,36 @@ def rank_variables(rank: int, world_size: int, port: int) -> dict[str, str]:
 
 
 def in_processes(
-    when: str, arguments: list[str], *, verb: str = "fit", ranks: int = 1, seconds: float = 240, **variables: str
+    when: str,
+    arguments: list[str],
+    *,
+    verb: str = "fit",
+    ranks: int = 1,
+    of_rank: Sequence[dict[str, str]] | None = None,
+    variables: dict[str, str] | None = None,
+    seconds: float = 240,
 ) -> list[Forked]:
-    """Run a verb, interrupted at ``when`` (see ``tests.interrupted``), in ``ranks`` forked processes."""
+    """Run a verb, interrupted at ``when`` (see ``tests.interrupted``), in ``ranks`` forked processes.
+
+    ``variables`` are added to the environment of all. Each is told its rank by its own of ``of_rank``; by those of
+    torchrun if not given.
+    """
     port = free_port()
+    if of_rank is None:
+        of_rank = [rank_variables(rank, ranks, port) if ranks > 1 else {} for rank in range(ranks)]
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / str(rank) for rank in range(ranks)]
 
         def work(rank: int) -> None:
             for name in [name for name in os.environ if name.startswith("SUITE_RUN")]:
                 del os.environ[name]  # a run that was begun in this process says so to processes it starts
-            os.environ.update(variables)
-            if ranks > 1:
-                os.environ.update(rank_variables(rank, ranks, port))
+            os.environ.update((variables or {}) | of_rank[rank])
             with files[rank].open("w", buffering=1) as sys.stderr:
                 os.dup2(sys.stderr.fileno(), 2)
                 try:
                     status = run(when, verb, arguments)
+                except SystemExit as stop:
+                    status = int(stop.code or 0)
                 except BaseException:
                     traceback.print_exc()
                     status = 1

@@ -1,7 +1,5 @@
 """What a run does when a loss is not finite, when checkpoints cannot be written, and which of them it keeps."""
 
-import resource
-import signal
 import time
 from pathlib import Path
 from typing import Any, cast
@@ -216,43 +214,3 @@ def test_a_run_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None
     ran = fit_toy("--runs", tmp_path, "--resume", folder)
     assert_one_line(ran, 1, str(folder / "config.yaml"), "cannot be written", "change its rights")
     assert (folder / "checkpoints" / "last.ckpt").read_bytes() == before
-
-
-def test_a_full_disk_ends_the_run_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A limit on the size of files stands in for a disk without space: writing fails half way in the same manner."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-
-    class Fill(Callback):
-        def on_train_batch_start(self, trainer: Any, *args: Any) -> None:
-            if trainer.global_step == 5:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
-
-    build = suite.fitting.build_trainer
-
-    def filling(*args: Any, **kwargs: Any) -> Any:
-        trainer = build(*args, **kwargs)
-        trainer.callbacks.append(Fill())  # type: ignore[attr-defined]
-        return trainer
-
-    monkeypatch.setattr(suite.fitting, "build_trainer", filling)
-    try:
-        ran = fit_toy("--runs", tmp_path, "--name=a", "--checkpoint_every=2")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, ignored)
-    monkeypatch.undo()
-    assert ran.status == 1
-    last_line = ran.err.strip().split("\n")[-1]
-    assert "cannot write the checkpoint" in last_line
-    assert "free space" in last_line
-    folder = tmp_path / "toy" / "a"
-    assert not list((folder / "checkpoints").glob("*.tmp"))
-    assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 4
-    assert fit_toy("--runs", tmp_path, "--name=whole", "--checkpoint_every=2").status == 0
-    assert fit_toy("--runs", tmp_path, "--resume", folder, "--checkpoint_every=2").status == 0
-    one, other = (
-        torch.load(tmp_path / "toy" / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("a", "whole")
-    )
-    for name, weights in one["state_dict"].items():
-        assert torch.equal(weights, other["state_dict"][name]), name

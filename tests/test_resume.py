@@ -43,7 +43,7 @@ STATUS = {"SIGKILL": -9, "SIGTERM": 143, "SIGINT": 130}
 
 def in_a_process(when: str, arguments: list[str], *, steps: Path, verb: str = "fit") -> int:
     """Run a verb in a process of its own and give its exit status; the steps begun are counted in ``steps``."""
-    ended = in_processes(when, arguments, verb=verb, seconds=120, STEPS_FILE=str(steps))[0]
+    ended = in_processes(when, arguments, verb=verb, variables={"STEPS_FILE": str(steps)}, seconds=120)[0]
     sys.stderr.write(ended.err)  # pytest shows it where a test fails
     return ended.status
 

@@ -16,7 +16,7 @@ import torch
 import domains
 from suite.errors import CheckpointError
 from tests.commands import ROOT
-from tests.forked import free_port, rank_variables
+from tests.forked import free_port, in_processes, rank_variables
 from tests.test_distributed import FLAGS, compare, rows
 from tests.test_resume import STATUS, digest
 from tests.toy.data import SineData
@@ -58,6 +58,13 @@ def toy(when: str, folder: Path, *flags: str) -> list[str]:
     return [sys.executable, "-m", "tests.interrupted", when, "fit", *common, *flags]
 
 
+def both(folder: Path, *flags: str, steps: Path) -> None:
+    """Two ranks of the toy domain to their end."""
+    arguments = toy("never", folder, "--checkpoint_every=2", *flags, *DDP)[5:]
+    ended = in_processes("never", arguments, ranks=2, variables={"STEPS_FILE": str(steps)})
+    assert [each.status for each in ended] == [0, 0], "\n".join(each.err for each in ended)
+
+
 def launch(command: list[str], *, steps: Path | None = None) -> Ended:
     mark = f"{os.getpid()}-{time.monotonic_ns()}"
     with tempfile.TemporaryDirectory() as folder:
@@ -78,8 +85,7 @@ def launch(command: list[str], *, steps: Path | None = None) -> Ended:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two processes that nothing stopped."""
     folder = tmp_path_factory.mktemp("whole")
-    ended = launch(toy("never", folder, "--name=whole", "--checkpoint_every=2", *DDP), steps=folder / "steps")
-    assert ended.status == 0, ended.err
+    both(folder, "--name=whole", steps=folder / "steps")
     return folder
 
 
@@ -116,8 +122,7 @@ def test_two_processes_go_on_exactly(moment: str, by: str, rank: int, whole: Pat
     done = _batches(folder / last)
     if by != "SIGKILL":  # both processes made the same steps, and the checkpoint has them all
         assert len(before.read_text().splitlines()) == 2 * done
-    ended = launch(toy("never", tmp_path, f"--resume={folder}", "--checkpoint_every=2", *DDP), steps=after)
-    assert ended.status == 0, ended.err
+    both(tmp_path, f"--resume={folder}", steps=after)
     assert digest(folder / last) == digest(whole / "toy" / "whole" / last)
     total = len((whole / "steps").read_text().splitlines())
     assert len(after.read_text().splitlines()) == total - 2 * done
@@ -222,11 +227,11 @@ def test_a_launcher_needs_a_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["toy", *map(slow, domains.available())])
 def test_shared_out_weights_make_the_steps_of_one_process(name: str, tmp_path: Path) -> None:
     runs = {}
-    for kind, flags in (("one", ["--data.batch_size=16"]), ("two", ["--data.batch_size=8", *FSDP])):
-        command = [sys.executable, "-m", "tests.interrupted", "never", "fit", "--domain", name, "--runs", str(tmp_path)]
-        common = ["--name", kind, "--tracking.mode=disabled", "--trainer.accelerator=cpu", "--checkpoint_every=3"]
-        ended = launch([*command, *common, *FLAGS[name], *flags])
-        assert ended.status == 0, ended.err
+    for ranks, kind, flags in ((1, "one", ["--data.batch_size=16"]), (2, "two", ["--data.batch_size=8", *FSDP])):
+        common = ["--domain", name, "--runs", str(tmp_path), "--name", kind, "--tracking.mode=disabled"]
+        common += ["--trainer.accelerator=cpu", "--checkpoint_every=3"]
+        ended = in_processes("never", [*common, *FLAGS[name], *flags], ranks=ranks)
+        assert [each.status for each in ended] == [0] * ranks, "\n".join(each.err for each in ended)
         runs[kind] = tmp_path / name / kind
     first, second = (torch.load(runs[kind] / "checkpoints" / "last.ckpt", weights_only=True) for kind in runs)
     assert first["global_step"] == second["global_step"] > 0

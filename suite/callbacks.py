@@ -55,7 +55,8 @@ class LearningRate(Callback):
         if module.optim.schedule != "plateau" or not is_training_validation(trainer):
             return
         score = monitored(trainer, module)
-        if self.best is None or improves(score, self.best, module.monitor_mode):
+        first = self.best is None or math.isnan(self.best)
+        if not math.isnan(score) and (first or improves(score, cast(float, self.best), module.monitor_mode)):
             self.best, self.waited = score, 0
             return
         self.waited += 1

@@ -63,8 +63,15 @@ def _another_ended(error: Exception) -> SuiteError:
 def _fail(verb: str, arguments: Sequence[str], error: Exception, status: int) -> int:
     if "--debug" in arguments:
         traceback.print_exc()
-    print(f"{verb}: {' '.join(str(error).splitlines())}", file=sys.stderr)
+    print(f"{verb}: {' '.join(_message(error).splitlines())}", file=sys.stderr)
     return status
+
+
+def _message(error: Exception) -> str:
+    """What an error says; of one that a worker of the data loader raised, without the worker's traceback."""
+    text = str(error)
+    kind = f"\n{type(error).__module__}.{type(error).__qualname__}: "
+    return text.rpartition(kind)[2].strip() if text.startswith("Caught ") else text
 
 
 def _run(verb: str, arguments: list[str], domains: Domains) -> None:

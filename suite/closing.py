@@ -28,12 +28,13 @@ class Outcome:
 
 
 def test_best(trainer: Trainer, module: SuiteModule, data: SuiteDataModule, folder: Path) -> Outcome:
-    """Load the best checkpoint of a run and evaluate it on the test split."""
-    best = folder / CHECKPOINTS / RunCheckpoints.BEST
+    """Load the best checkpoint of a run, without validations the last one, and evaluate it on the test split."""
+    best, last = (folder / CHECKPOINTS / name for name in (RunCheckpoints.BEST, RunCheckpoints.LAST))
     found = best if best.is_file() else None
     trainer.strategy.barrier("test")
-    if found:
-        load_weights(module, weights_of(read(found)))
+    tested = found or (last if last.is_file() else None)
+    if tested:  # the last one too: its moving average is what evaluate and predict would take
+        load_weights(module, weights_of(read(tested)))
     module.kept = []
     trainer.test(module, datamodule=data, verbose=False)
     if trainer.is_global_zero:

@@ -24,10 +24,12 @@ def compare(arguments: Sequence[str], domain: str, domains: Domains) -> dict[str
     for word in rest:
         if word.split("=")[0] in (f"--{options.setting}", "--resume"):
             raise UsageError(f"{word.split('=')[0]} is compare's own: leave it out")
+        if word.split("=")[0] == "--trainer.devices" and word not in ("--trainer.devices", "--trainer.devices=1"):
+            raise UsageError("--trainer.devices: runs are compared by one process, one after the other: leave it out")
     found = {}
     for value in options.values:
         notice(f"{options.setting} {value}")
-        words = [*rest, "--domain", domain, f"--{options.setting}={value}"]
+        words = [*rest, "--domain", domain, f"--{options.setting}={value}", "--trainer.devices=1"]
         words += [] if options.name is None else [f"--name={options.name}-{value}"]
         found[value] = fit(words, domain, domains)
     report("")

@@ -6,7 +6,8 @@ Only the first process speaks, so that a run on many devices reads like a run on
 import os
 import sys
 
-_RANK_VARIABLES = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
+# Lightning's own order: in an interactive shell of SLURM its children have a LOCAL_RANK beside the shell's PROCID.
+_RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 
 
 def is_first_process() -> bool:

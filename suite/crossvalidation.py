@@ -46,7 +46,7 @@ def crossvalidate(arguments: Sequence[str], domain_name: str, domains: Domains) 
         notice(f"fold {fold + 1} of {options.folds}")
         name = f"{options.name}-fold{fold}"
         words = [*rest, "--domain", domain_name, "--runs", options.runs]
-        words += [f"--data.folds={options.folds}", f"--data.fold={fold}"]
+        words += [f"--data.folds={options.folds}", f"--data.fold={fold}", "--trainer.devices=1"]
         outcome = fit([*words, *_place(folder / name)], domain_name, domains, verb=verb)
         content["folds"].append({"fold": fold, "run": name, "figures": outcome.figures})
         _write(path, content)

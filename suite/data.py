@@ -5,6 +5,7 @@ draw is a pure function of (seed, epoch, index, rank), so the only state of a ru
 """
 
 import hashlib
+import signal
 from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol, cast
 
@@ -149,6 +150,7 @@ class SuiteDataModule(LightningDataModule):
             batch_sampler=sampler,
             collate_fn=self.collate,
             num_workers=self.num_workers,
+            worker_init_fn=_leave_signals_to_the_run if self.num_workers else None,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
@@ -225,6 +227,12 @@ class SuiteDataModule(LightningDataModule):
                 f"{self.trainer.world_size}: batches would differ; use as many devices as before, or begin a new run"
             )
         self._position = (state_dict["position"][0], state_dict["position"][1])
+
+
+def _leave_signals_to_the_run(worker: int) -> None:
+    """A signal to the whole process group ends the run after its step, not the workers before: it ends them then."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _is_plain(value: Any) -> bool:

@@ -52,7 +52,10 @@ class WeightAverage(Callback):
         current = _weights(pl_module)
         for name, weights in current.items():
             kept = self.average.get(name)
-            self.average[name] = weights.detach().clone() if kept is None else kept.to(weights.device)
+            kept = weights.detach() if kept is None else kept
+            # At least float32: in bfloat16 a thousandth of a difference is lost, and the average would stand still.
+            exact = torch.promote_types(weights.dtype, torch.float32)
+            self.average[name] = kept.to(weights.device, exact, copy=True)
 
     @torch.no_grad()
     def on_train_batch_end(
@@ -67,7 +70,8 @@ class WeightAverage(Callback):
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         current = _weights(pl_module)
-        torch._foreach_lerp_(list(self.average.values()), [current[name] for name in self.average], 1.0 - decay)
+        weights = [current[name].to(average.dtype) for name, average in self.average.items()]
+        torch._foreach_lerp_(list(self.average.values()), weights, 1.0 - decay)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.average and not self._training:

@@ -128,7 +128,8 @@ def _train(
         record = make_record(settings=settings, assets=data.assets, source=before)
         return _run_in(folder, run, record, module, data, tracking=tracking, checkpoint=checkpoint, source=source)
     finally:
-        run_folder.discard_empty(folder)
+        if source is None:  # of a run that goes on nothing is ever removed
+            run_folder.discard_empty(folder)
 
 
 def _run_in(

@@ -135,6 +135,9 @@ class Tuning:
         self.limit = config.groups or len(self.groups)
         self.count = self.trained(step=0, epoch=0)
         self._still: list[nn.Module] = []
+        # What the model's own settings keep as it is (a frozen CNN, its statistics) is no business of a policy.
+        self._fixed = {id(parameter) for parameter in module.parameters() if not parameter.requires_grad}
+        self._resting = {id(part) for part in module.modules() if module.training and not part.training}
 
     def trained(self, *, step: int, epoch: int) -> int:
         """How many groups, counted from the top, are trained at an optimiser step (from 0) of an epoch (from 0)."""
@@ -169,10 +172,10 @@ class Tuning:
         if skip_gradients:
             for number, group in enumerate(reversed(self.groups)):
                 for parameter in group.parameters:
-                    parameter.requires_grad = number < count
+                    parameter.requires_grad = number < count and id(parameter) not in self._fixed
         for group in self.groups[len(self.groups) - count :]:
             for part in group.modules:
-                part.training = True
+                part.training = id(part) not in self._resting
         self._still = [part for group in self.frozen for part in group.modules if not _runs_recurrent_kernel(part)]
         if self.config.batch_norm == "fixed":
             self._still += [part for group in self.groups[:-1] for part in group.modules if isinstance(part, _NormBase)]

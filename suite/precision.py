@@ -10,6 +10,7 @@ from suite.process import has_bfloat16
 
 _MIXED, _PURE = ("bf16-mixed", "bf16"), "bf16-true"
 FULL = "32-true"
+_HALF = ("16-mixed", "16-true", "16")
 
 
 def settle_precision(trainer: Any) -> None:
@@ -22,9 +23,13 @@ def settle_precision(trainer: Any) -> None:
         trainer: the settings of ``--trainer``; ``precision`` is overwritten.
 
     Raises:
-        UsageError: ``bf16-true``, whose weights are bfloat16 themselves, on such a device.
+        UsageError: ``bf16-true``, whose weights are bfloat16 themselves, on such a device; float16 anywhere.
     """
     precision = trainer.precision
+    if str(precision) in _HALF:
+        raise UsageError(
+            f"trainer.precision is {precision}, in which sums of losses overflow: use bf16-mixed or {FULL}"
+        )
     if precision not in (*_MIXED, _PURE) or has_bfloat16(_device(trainer.accelerator)):
         return
     lacks = "this CPU has no kernels for bfloat16"

@@ -87,6 +87,7 @@ class RunCheckpoints(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # By now Lightning has set its own answer to signals, and has not begun to wait for other processes.
         cast(SuiteModule, pl_module).stop.install()
+        self._step = trainer.global_step
         self._saved_at = time.monotonic()
 
     def on_train_batch_end(
@@ -99,7 +100,10 @@ class RunCheckpoints(Checkpoint):
         if not stepped or _epoch_is_over(trainer) or _validation_is_due(trainer):
             return
         stopping = module.stop.anywhere is not None
-        if stopping or self._is_due(trainer):
+        # A run that ends inside an epoch, by max_steps, can go on from here; at its epoch's end Lightning has counted
+        # the epoch as done.
+        ending = 0 <= trainer.max_steps <= trainer.global_step
+        if stopping or ending or self._is_due(trainer):
             self.save(trainer)
         module.stop.leave()
 
@@ -119,7 +123,8 @@ class RunCheckpoints(Checkpoint):
             self._save_judged(trainer, cast(SuiteModule, pl_module))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._save_judged(trainer, cast(SuiteModule, pl_module))
+        if _epoch_is_over(trainer):  # else what is to be saved has been, as a place inside the epoch
+            self._save_judged(trainer, cast(SuiteModule, pl_module))
 
     def _is_due(self, trainer: Trainer) -> bool:
         policy = self.policy

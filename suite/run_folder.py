@@ -24,7 +24,7 @@ def create(root: Path, domain: str, name: str | None) -> Path:
         UsageError: the run exists, or its name is no folder name.
         SuiteError: the folder cannot be made.
     """
-    if _SHARED_NAME in os.environ and not is_first_process():
+    if _SHARED_NAME in os.environ and not is_first_process() and name is None:
         return Path(os.environ[_SHARED_NAME])
     check_name(root, domain, name)
     if name is None and os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1")) != "1":
@@ -91,11 +91,18 @@ def find_checkpoint(resume: str, root: Path, domain: str) -> Path:
     """The checkpoint that ``--resume`` means: a file, a run folder, or ``auto`` for the newest run of the domain.
 
     Raises:
+        UsageError: a checkpoint that is in no run folder.
         CheckpointError: there is none.
     """
     if resume != "auto":
         path = Path(resume)
-        return newest_checkpoint(path) if path.is_dir() else path
+        found = newest_checkpoint(path) if path.is_dir() else path
+        if found.resolve().parent.name != CHECKPOINTS:
+            raise UsageError(
+                f"{found}: a run goes on in its folder, RUN/{CHECKPOINTS}/NAME.ckpt: name that, or begin a new "
+                "run from these weights with finetune.py --source"
+            )
+        return found
     runs = [folder for folder in (root / domain).glob("*") if (folder / CHECKPOINTS).is_dir()]
     for folder in sorted(runs, key=_age, reverse=True):
         try:

@@ -107,7 +107,9 @@ def _standing_callbacks(
     if module.tuning is not None:
         callbacks.append(Unfreezing())
     if config.patience is not None:
-        callbacks.append(EarlyStopping(module.monitor, mode=module.monitor_mode, patience=int(config.patience)))
+        # Not strict: an epoch may end without a validation, by max_steps say, and is no reason to lose the run.
+        patience = int(config.patience)
+        callbacks.append(EarlyStopping(module.monitor, mode=module.monitor_mode, patience=patience, strict=False))
     return [*callbacks, checkpoints]
 
 

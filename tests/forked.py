@@ -63,6 +63,8 @@ def in_processes(
             for name in [name for name in os.environ if name.startswith("SUITE_RUN")]:
                 del os.environ[name]  # a run that was begun in this process says so to processes it starts
             os.environ.update((variables or {}) | of_rank[rank])
+            if "KILL_GROUP" in os.environ:
+                os.setpgid(0, 0)  # a group of its own, so that this one lives on
             cast(Any, rank_zero_only).rank = rank  # a process that is started anew reads it at import
             with files[rank].open("w", buffering=1) as sys.stderr:
                 os.dup2(sys.stderr.fileno(), 2)

@@ -34,7 +34,11 @@ class Interrupt(Callback):
                     Path(os.environ["KILL_FILE"]).touch()
                 if self.action == "RAISE":
                     raise RuntimeError("raised on purpose")
-                os.kill(os.getpid(), getattr(signal, self.action))
+                number = getattr(signal, self.action)
+                if "KILL_GROUP" in os.environ:
+                    os.killpg(0, number)
+                else:
+                    os.kill(os.getpid(), number)
 
     def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
         if "STEPS_FILE" in os.environ:

@@ -133,6 +133,8 @@ def test_a_manifest_with_columns_splits_and_selections(tmp_path: Path) -> None:
     assert [len(data.recordings(split)) for split in ("train", "val", "test")] == [8, 2, 2]
     few = own(manifest, **settings, only=["who=a"], most=1)
     assert [each.conditions for each in few.recordings("train")] == [{"who": "a", "kind": kind} for kind in "xzy"]
+    only_in_training = own(manifest, **settings, leave_out=["kind=z", "who=b"])  # some split has none of these
+    assert {each.conditions["who"] for each in only_in_training.recordings("train")} == {"a"}
     without = own(manifest, **settings, leave_out=["who=a"])
     assert {each.conditions["who"] for split in ("train", "val", "test") for each in without.recordings(split)} == {"b"}
 
@@ -148,7 +150,7 @@ def test_splits_are_held_out_and_do_not_overlap(tmp_path: Path) -> None:
 
 def test_spectra_come_with_windows_that_stand_on_their_grid(tmp_path: Path) -> None:
     write_files(tmp_path / "some", size=4000)
-    data = own(tmp_path / "some", mel=MelConfig(bands=8, hop=50, window=200), window=530, context=70)
+    data = own(tmp_path / "some", mel=MelConfig(bands=8, hop=50, window=200), window=550, context=70)
     examples = examples_of(data, "train")
     for index in range(len(examples.lengths)):
         window = examples.fetch(index, index)
@@ -228,7 +230,10 @@ def test_lj_speech() -> None:
         (["--data.window", "0"], ["data.window", "0"]),
         (["--data.sample_rate", "16000"], ["16000", "8000"]),
         (["--data.mel.bands", "8", "--data.mel.hop", "1"], ["data.mel", "hop"]),
-        (["--data.mel.bands", "8", "--data.mel.hop", "61"], ["data.mel.hop is 61", "two factors"]),
+        (
+            ["--data.mel.bands", "8", "--data.mel.hop", "61", "--data.window", "610"],
+            ["data.mel.hop is 61", "two factors"],
+        ),
         (["--model.channels", "0"], ["model.channels is 0"]),
         (["--model.cycle", "40"], ["model.cycle is 40"]),
         (["--data.sample_minutes", "-1"], ["sample_minutes"]),
@@ -308,3 +313,25 @@ def test_public_sets_say_which_files_to_put_where(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("SUITE_DATA_DIR", str(tmp_path))
     for name in ("fsdd", "ljspeech"):
         assert_one_line(fit(tmp_path, "--data.dataset", name), 1, name, "put")
+
+
+def test_each_value_gives_its_share_of_what_is_held_out(tmp_path: Path) -> None:
+    paths = write_files(tmp_path / "audio", count=24, size=50)
+    rows = [{"path": str(path.relative_to(tmp_path)), "who": "ab"[number % 2]} for number, path in enumerate(paths)]
+    data = own(write_manifest(tmp_path / "list.csv", rows), conditions=["who"], held_out=0.25)
+    for split, count in (("train", 6), ("val", 3), ("test", 3)):
+        who = [each.conditions["who"] for each in data.recordings(split)]
+        assert who.count("a") == who.count("b") == count
+
+
+def test_test_files_alone_can_be_evaluated(tmp_path: Path) -> None:
+    write_files(tmp_path / "new", count=1)
+    assets = {"sample_rate": 8000, "classes": 256, "conditions": {}, "mel": None}
+    data = AudioData(dataset="files", test=str(tmp_path / "new"), assets=assets)
+    assert len(data.recordings("test")) == 1
+
+
+def test_windows_with_spectra_are_whole_frames(tmp_path: Path) -> None:
+    write_files(tmp_path / "some")
+    with pytest.raises(UsageError, match=r"data\.window is 4096: .* multiple of data\.mel\.hop, 300"):
+        own(tmp_path / "some", mel=MelConfig(bands=8, hop=300, window=600), window=4096)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from domains.audio.data import WaveBatch
+from domains.audio.engines import weights_of
 from domains.audio.model import WaveformModule
 from domains.audio.network import LearnedUpsampler, factors, smooth_rows
 from suite.errors import UsageError
@@ -169,3 +170,35 @@ def test_weights_of_a_source_are_taken_over_by_name() -> None:
     first = batch._replace(conditions=torch.tensor([[0, 0], [1, 2]]))  # 1 and a; 2 and c
     second = batch._replace(conditions=torch.tensor([[2, 1], [0, 0]]))
     torch.testing.assert_close(source(first), target(second), rtol=1e-5, atol=1e-5)
+
+
+def test_values_may_have_dots_and_slashes() -> None:
+    module = WaveformModule(assets({"v1.0": ["0.5", "0/5", "rock/pop"]}), **SMALL)
+    names = {"bits/v1_0_0_5_0", "bits/v1_0_0_5_1", "bits/v1_0_rock_pop"}
+    assert set(module.make_metrics()) == {"bits", *names}
+    batch = batch_of([9, 9, 9], [0, 0, 0], columns=1)._replace(conditions=torch.tensor([[0], [1], [2]]))
+    metrics = module.make_metrics()
+    module.update_metrics(metrics, batch, _evaluated(module, batch))
+    assert all(float(metrics[name].compute()) > 0 for name in names)
+    titles, _, _ = module.sample_waves(batch)
+    assert titles == ["0-0_5", "1-0_5", "2-rock_pop"]
+
+
+@torch.no_grad()
+def _evaluated(module: WaveformModule, batch: WaveBatch) -> Any:
+    return module.compute(batch)
+
+
+def test_no_condition_is_taken_for_another() -> None:
+    source = WaveformModule(assets({"speaker": ["a", "b"]}), **SMALL)
+    for conditions in ({"mood": ["x", "y"]}, {}):
+        target = WaveformModule(assets(conditions), **SMALL)
+        found = target.adapt_source(source.state_dict(), source.assets)
+        assert found
+        assert not [name for name in found if name.startswith("network.conditions.") or name.endswith(".condition")]
+
+
+def test_weights_for_generation_are_made_where_the_network_is() -> None:
+    network = WaveformModule(assets({"who": ["a", "b"]}), **SMALL).network.to("meta")
+    weights = weights_of(network, torch.zeros(2, 1, dtype=torch.long, device="meta"))
+    assert all(part.is_meta for part in weights if isinstance(part, Tensor))

@@ -1,6 +1,7 @@
 """The standing callbacks, as their figures and files show them after a run of the toy domain."""
 
 import csv
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -95,3 +96,24 @@ def test_clipping_by_norm_and_by_value_limits_the_step(flags: list[str], tmp_pat
     else:
         assert float(moves.abs().max()) == pytest.approx(0.001, rel=1e-2)
         assert float(moves.norm()) > 0.001
+
+
+def test_plateau_forgets_a_first_score_that_is_no_number() -> None:
+    schedule = LearningRate()
+    module = SimpleNamespace(
+        optim=OptimConfig(schedule="plateau", plateau_patience=0), monitor="val/loss", monitor_mode="min"
+    )
+    for score in (math.nan, 3.0, 2.0, 1.0):
+        trainer: Any = SimpleNamespace(
+            state=SimpleNamespace(fn="fit"), sanity_checking=False, callback_metrics={"val/loss": torch.tensor(score)}
+        )
+        schedule.on_validation_end(trainer, module)  # type: ignore[arg-type]
+    assert schedule.best == 1.0
+    assert schedule.cut == 0.5, "the first score was no improvement, the others were"
+
+
+@pytest.mark.parametrize("flags", [("--trainer.max_steps=3",), ("--trainer.limit_val_batches=0",)])
+def test_patience_without_a_validation_loses_nothing(flags: tuple[str, ...], tmp_path: Path) -> None:
+    ran = fit_toy("--runs", tmp_path, "--name=a", "--patience=2", *flags)
+    assert ran.status == 0, ran.err
+    assert (tmp_path / "toy" / "a" / "checkpoints" / "last.ckpt").is_file()

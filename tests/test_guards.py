@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -10,6 +11,8 @@ from lightning.pytorch import Callback
 
 import suite.fitting
 from suite.checkpoint import weights_of
+from suite.ema import WeightAverage
+from suite.module import TrainingStep
 from tests.commands import assert_one_line, fit_toy, run
 from tests.test_callbacks import column, rows
 from tests.toy.model import SineModule
@@ -214,3 +217,29 @@ def test_a_run_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None
     ran = fit_toy("--runs", tmp_path, "--resume", folder)
     assert_one_line(ran, 1, str(folder / "config.yaml"), "cannot be written", "change its rights")
     assert (folder / "checkpoints" / "last.ckpt").read_bytes() == before
+
+
+def test_a_run_that_goes_on_does_not_save_before_its_first_step(tmp_path: Path) -> None:
+    flags = ("--trainer.accumulate_grad_batches=2", "--checkpoint_every=2", "--keep_last=9", "--trainer.max_epochs=2")
+    assert fit_toy("--runs", tmp_path, "--name=a", *flags, "--trainer.max_steps=2").status == 0
+    kept = tmp_path / "toy" / "a" / "checkpoints"
+    before = (kept / "step-0000002.ckpt").read_bytes()
+    assert not (kept / "step-0000000.ckpt").exists()
+    assert fit_toy("--runs", tmp_path, *flags, "--trainer.max_steps=5", "--resume", tmp_path / "toy" / "a").status == 0
+    assert (kept / "step-0000002.ckpt").read_bytes() == before
+
+
+def test_the_average_of_bfloat16_weights_moves() -> None:
+    module = torch.nn.Linear(1, 1, bias=False).to(torch.bfloat16)
+    module.last_step = TrainingStep(1.0, 1.0, 1.0, skipped=False)  # type: ignore[assignment]
+    average, trainer = WeightAverage(0.999), SimpleNamespace(global_step=0)
+    with torch.no_grad():
+        module.weight.fill_(1.0)
+        average.on_train_start(trainer, module)  # type: ignore[arg-type]
+        module.weight.fill_(1.1)
+    average.updates = 100_000  # past the smaller decays of the beginning
+    for step in range(1, 5001):
+        trainer.global_step = step
+        average.on_train_batch_end(trainer, module, None, None, 0)  # type: ignore[arg-type]
+    assert average.average["weight"].dtype == torch.float32
+    assert float(average.average["weight"]) == pytest.approx(1.1, abs=5e-3)

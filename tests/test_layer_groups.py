@@ -262,3 +262,24 @@ def test_a_run_equals_the_updates_by_hand(tmp_path: Path) -> None:
     for name, weight in expected.items():
         torch.testing.assert_close(found[name], weight, rtol=1e-5, atol=1e-6)
         assert not torch.equal(weight, start[name])
+
+
+def test_what_the_model_itself_keeps_fixed_stays_so() -> None:
+    """A frozen part and its statistics are the model's own settings."""
+
+    class Partly(Stack):
+        def train(self, mode: bool = True) -> "Partly":
+            super().train(mode)
+            self.body[1].eval()
+            return self
+
+    model = Partly().train()
+    for parameter in model.body[0].parameters():
+        parameter.requires_grad = False
+    tuning = tuning_of(model, unfreeze="steps", start_groups=1)
+    for count in (1, 2):
+        tuning.train(count, skip_gradients=True)
+        assert not any(parameter.requires_grad for parameter in model.body[0].parameters())
+        assert not model.body[1].training
+        assert model.head[1].training
+    assert all(parameter.requires_grad for parameter in model.recurrent.parameters())

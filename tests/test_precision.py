@@ -37,7 +37,8 @@ def test_the_answer_is_that_of_the_kernels() -> None:
         else:
             with pytest.raises(RuntimeError, match="primitive"):
                 lstm(torch.randn(2, 3, 4))
-    assert has_bfloat16("cuda") == (torch.cuda.is_available() and torch.cuda.is_bf16_supported())
+    units = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    assert has_bfloat16("cuda") == units
 
 
 @pytest.mark.usefixtures("without")
@@ -88,3 +89,8 @@ def test_fused_cells_under_autocast_without_kernels(cell: str, monkeypatch: pyte
         gradient = torch.autograd.grad(encoded.outputs.square().sum(), [inputs, *encoder.parameters()])
         found.append([encoded.outputs, *encoded.state, *gradient])
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("name", ["16-mixed", "16-true"])
+def test_float16_is_refused(name: str, tmp_path: Path) -> None:
+    assert_one_line(fit_toy("--trainer.precision", name, "--runs", tmp_path), 2, name, "overflow", "bf16-mixed")

@@ -179,6 +179,47 @@ def test_more_epochs_than_first_asked_for(tmp_path: Path) -> None:
     assert (tmp_path / "toy" / "short" / "config.yaml").read_text().count("max_epochs: 4") == 1
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_run_that_max_steps_ended_inside_an_epoch_goes_on_exactly(accumulate: int, tmp_path: Path) -> None:
+    flags = ["--domain=toy", "--runs", str(tmp_path), "--tracking.mode=disabled", "--optim.schedule=constant"]
+    flags += [f"--trainer.accumulate_grad_batches={accumulate}", "--trainer.max_epochs=9", "--samples=0"]
+    steps = {name: tmp_path / f"{name}.steps" for name in ("whole", "short")}
+    whole = [*flags, "--name=whole", "--trainer.max_steps=11"]
+    assert in_a_process("never", whole, steps=steps["whole"]) == 0
+    last = Path("checkpoints") / "last.ckpt"
+    for count, more in (("3", "--name=short"), ("5", ""), ("11", "")):  # 8 or 4 steps an epoch
+        words = [more or f"--resume={tmp_path}/toy/short", f"--trainer.max_steps={count}"]
+        assert in_a_process("never", [*flags, *words], steps=steps["short"]) == 0
+        assert digest(tmp_path / "toy" / "short" / last)[0] == int(count)
+    assert digest(tmp_path / "toy" / "short" / last) == digest(tmp_path / "toy" / "whole" / last)
+    begun = [path.read_text().splitlines() for path in steps.values()]
+    assert len(begun[0]) == len(begun[1])
+
+
+def test_a_checkpoint_that_is_in_no_run_folder_is_refused_and_nothing_is_removed(tmp_path: Path) -> None:
+    flags = ["--domain=toy", "--runs", str(tmp_path / "runs"), "--tracking.mode=disabled", "--trainer.max_epochs=1"]
+    assert in_a_process("never", [*flags, "--name=a"], steps=tmp_path / "steps") == 0
+    place = tmp_path / "mine" / "deep"
+    place.mkdir(parents=True)
+    (tmp_path / "mine" / "thesis.txt").write_text("irreplaceable")
+    for path in (tmp_path / "runs" / "toy" / "a" / "checkpoints").glob("last.ckpt*"):
+        (place / path.name).write_bytes(path.read_bytes())
+    for given in (place / "last.ckpt", place):
+        ended = in_processes("never", [*flags, f"--resume={given}"])[0]
+        assert ended.status == 2
+        assert "a run goes on in its folder" in ended.err
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "irreplaceable"
+    assert sorted(path.name for path in place.iterdir()) == ["last.ckpt", "last.ckpt.sha256"]
+
+
+def test_a_signal_to_the_whole_group_saves_with_workers_too(tmp_path: Path) -> None:
+    """As ``timeout`` and SLURM send it: the workers must not go before the run has saved."""
+    flags = ["--domain=toy", "--runs", str(tmp_path), "--tracking.mode=disabled", "--data.num_workers=2", "--name=a"]
+    ended = in_processes("on_train_batch_end:3:SIGTERM", flags, seconds=60, variables={"KILL_GROUP": "1"})[0]
+    assert ended.status == 143, ended.err
+    assert digest(tmp_path / "toy" / "a" / "checkpoints" / "last.ckpt")[0] in (3, 4)
+
+
 def test_changed_settings_and_data_are_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     flags = ["--domain=toy", "--runs", str(tmp_path), "--tracking.mode=disabled", "--trainer.max_epochs=2"]
     steps = tmp_path / "steps"

@@ -238,3 +238,28 @@ def test_a_missing_set_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     (tmp_path / "sentences" / "custrev.all.txt.gz").write_bytes(gzip.compress(b"0 fine\n2 bad\n"))
     with pytest.raises(DataError, match=r"custrev\.all\.txt\.gz, line 2: 0 or 1"):
         corpora.labelled("cr", "train")
+
+
+def test_groups_of_given_files_stand_in_one_split(tmp_path: Path) -> None:
+    header = ("text", "label", "author")
+    names = ["ann", "ben", "", "cid", "", "dan"]
+    rows = [(f"text {number}", "ab"[number % 2], names[number % 6]) for number in range(36)]
+    train = write(tmp_path / "train.csv", rows, header=header)
+    test = write(tmp_path / "test.csv", [("more", "a", "ben"), ("words", "b", "")], header=header)
+    data = data_of(train, test=str(test), group_column="author")
+    data.reader.rows("train")
+    with pytest.raises(DataError, match=r"1 group\(s\) are in test and in (train|val): ben: a group belongs"):
+        data.reader.rows("test")
+    alone = data_of(train, group_column="author").reader
+    without = [sum(not row.group for row in alone.rows(split)) for split in ("train", "val", "test")]
+    assert min(without) > 0, "rows without a group do not belong together"
+
+
+def test_an_empty_file_of_a_class_is_an_empty_text(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = folders(tmp_path / "folder")
+    (folder / "odd" / "98.txt").write_text("")
+    data_of(folder, held_out=0.1).examples("train")
+    (folder / "odd" / "99.txt").write_text("")
+    data = data_of(folder)
+    total = sum(len(data.reader.rows(split)) for split in ("train", "val", "test"))
+    assert total == len(ROWS) + 2

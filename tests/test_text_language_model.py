@@ -225,3 +225,19 @@ def test_two_layers_over_two_directions_are_one_line(tmp_path: Path) -> None:
     flags = ("--model.encoder.bidirectional", "true", "--model.encoder.num_layers", 2, "--runs", tmp_path)
     ran = run("fit", "--domain", "text", "--task", "language_model", *flags)
     assert_one_line(ran, 2, "model.encoder", "use num_layers 1, or bidirectional false")
+
+
+def test_characters_are_held_out_of_each_file(tmp_path: Path) -> None:
+    texts = {"a.txt": "abcd" * 25, "b.txt": "wxyz" * 50}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text + "\n", encoding="utf-8")
+    data = LanguageData(
+        dataset="files",
+        train=[str(tmp_path / name) for name in texts],
+        held_out=0.1,
+        vocabulary=VocabularyConfig(level="char", size=300),
+    )
+    assert [len(part) for part in data.documents("val")] == [10, 20]
+    assert [len(part) for part in data.documents("test")] == [10, 20]
+    whole = ["".join(parts) for parts in zip(*(data.documents(s) for s in ("train", "val", "test")), strict=True)]
+    assert whole == [text + "\n" for text in texts.values()]

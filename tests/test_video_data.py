@@ -319,3 +319,12 @@ def test_bad_pictures_are_named(tmp_path: Path) -> None:
     items, _ = data.contents("all")
     assert len(items) == 7
     assert [data.bad.reasons[f"bar/{n}.png"].split(" ")[0] for n in range(3)] == ["the", "damaged", "not"]
+
+
+def test_a_group_of_which_some_have_a_split_is_refused() -> None:
+    items = [Item(Path(str(n)), str(n), "ab"[n % 2], "g0" if n < 4 else f"g{n}", None) for n in range(12)]
+    partly = [item._replace(split="test") if place < 3 else item for place, item in enumerate(items)]
+    with pytest.raises(DataError, match=r"group 'g0' is in \w+ and \w+: a group"):
+        split_items(partly, held_out=0.2, seed=0)
+    only = [item._replace(split="test") for item in items]
+    assert split_items(only, held_out=0.2, seed=0) == only

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from domains.audio import sample
 from domains.audio.mel import MelConfig
-from domains.audio.recordings import NAMED, Item, Recording, choose, divide, open_all, own, sample_notes
+from domains.audio.recordings import NAMED, Item, Recording, check_choice, choose, divide, open_all, own, sample_notes
 from domains.audio.requests import GenerationBatch, Request, RequestExamples, add_arguments, read_requests
 from domains.audio.windows import WaveExamples, Window
 from suite.console import notice
@@ -62,7 +62,9 @@ class AudioData(SuiteDataModule):
         num_workers: Processes that load data.
     """
 
-    trained_settings: ClassVar[frozenset[str]] = frozenset({"conditions", "sample_rate", "mel", "sample_minutes"})
+    trained_settings: ClassVar[frozenset[str]] = frozenset(
+        {"held_out", "conditions", "sample_rate", "mel", "sample_minutes"}
+    )
     prediction_usage: ClassVar[str] = "--seconds 1 --count 4 --output generated"
 
     def __init__(
@@ -131,6 +133,10 @@ class AudioData(SuiteDataModule):
         if len(set(self.names)) < len(self.names):
             raise UsageError(f"data.conditions are {self.names}: each may stand there once")
         self.mel.check()
+        if self.mel.bands and self.window % self.mel.hop:
+            raise UsageError(
+                f"data.window is {self.window}: with a spectrum it must be a multiple of data.mel.hop, {self.mel.hop}"
+            )
 
     @property
     def splits(self) -> list[str]:
@@ -194,6 +200,8 @@ class AudioData(SuiteDataModule):
             if self.dataset == "sample":
                 found = sample_notes(split, minutes=self.sample_minutes)
             else:
+                every = [item for name in SPLITS for item in self._items_of(name)]
+                check_choice(every, [*self.only.items(), *self.leave_out.items()])
                 items = self._items_of(split)
                 most = self.most if split == "train" else None
                 items = choose(items, only=self.only, leave_out=self.leave_out, most=most)

@@ -16,6 +16,7 @@ from torch import Tensor
 from domains.audio.network import WaveNet
 from domains.audio.requests import Engine
 from domains.audio.streams import generate_streams
+from suite.convolution import GatedLayer
 from suite.gating import gate_
 from suite.kernels import AVAILABLE
 from suite.mu_law import silence
@@ -71,9 +72,7 @@ def weights_of(network: WaveNet, conditions: Tensor) -> Weights:
     """Weights for ``B`` streams with ``conditions (B, K)``, float32, on the network's device."""
     layers = network.stack.gated_layers()
     streams = conditions.size(0)
-    both = [
-        torch.cat([_none_to_zero(layer.residual, layer.past.size(0)), layer.skip], dim=1).detach() for layer in layers
-    ]
+    both = [torch.cat([_residual_of(layer), layer.skip], dim=1).detach() for layer in layers]
     offsets = network.stack.offsets(network.condition(conditions)).detach()
     local = None
     if network.upsampler is not None:
@@ -93,8 +92,10 @@ def weights_of(network: WaveNet, conditions: Tensor) -> Weights:
     )  # fmt: skip
 
 
-def _none_to_zero(weight: Tensor | None, size: int) -> Tensor:
-    return torch.zeros(size, size) if weight is None else weight
+def _residual_of(layer: GatedLayer) -> Tensor:
+    """Zero for the last layer, which has none."""
+    size = layer.past.size(0)
+    return layer.past.new_zeros(size, size) if layer.residual is None else layer.residual
 
 
 def make_engine(network: WaveNet, conditions: Tensor, *, kind: Engine = "auto") -> Stepper:

@@ -1,5 +1,6 @@
 """The waveform module: likelihood of the next sample, bits per sample for each value of a condition, generation."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -103,17 +104,17 @@ class WaveformModule(SuiteModule):
 
     def make_metrics(self) -> dict[str, Metric]:
         listed = {name: values for name, values in self.assets["conditions"].items() if 1 < len(values) <= _LISTED}
-        each = {f"bits/{name}_{value}": Bits() for name, values in listed.items() for value in values}
+        each = {key: Bits() for name, values in listed.items() for key in _metric_names(name, values)}
         return {"bits": Bits(), **each}
 
     def update_metrics(self, metrics: dict[str, Metric], batch: WaveBatch, output: StepOutput) -> None:
         scored = (batch.lengths - batch.contexts).double()
         metrics["bits"].update(output.outputs, scored)
         for column, (name, values) in enumerate(self.values.items()):
-            for number, value in enumerate(values):
+            for number, key in enumerate(_metric_names(name, values)):
                 rows = batch.conditions[:, column] == number
-                if f"bits/{name}_{value}" in metrics and bool(rows.any()):
-                    metrics[f"bits/{name}_{value}"].update(output.outputs[rows], scored[rows])
+                if key in metrics and bool(rows.any()):
+                    metrics[key].update(output.outputs[rows], scored[rows])
         self.keep(self._scores(batch, output))
 
     def _scores(self, batch: WaveBatch, output: StepOutput) -> list[dict[str, Any]]:
@@ -162,7 +163,7 @@ class WaveformModule(SuiteModule):
         size = min(self.sample_rate // 2, batch.codes.size(1) - 1)
         waves = generate_waves(self.network, batch.conditions, batch.local, steps=size, seed=0)
         names = ["-".join(self._named(row).values()) or str(number) for number, row in enumerate(batch.conditions)]
-        return [f"{number}-{name}" for number, name in enumerate(names)], list(waves), self.sample_rate
+        return [f"{number}-{_simple(name)}" for number, name in enumerate(names)], list(waves), self.sample_rate
 
     def write_samples(self, batch: WaveBatch, folder: Path, stem: str) -> list[Path]:
         """The generated half seconds as wav files, and a figure of waves and spectrograms."""
@@ -194,10 +195,15 @@ class WaveformModule(SuiteModule):
     def adapt_source(self, state_dict: dict[str, Tensor], source_assets: dict[str, Any]) -> dict[str, Tensor]:
         """Values of conditions by name (new ones begin as the mean of the source's), conditions by name too."""
         old: dict[str, list[str]] = source_assets["conditions"]
-        if not set(self.values) <= set(old):
-            return state_dict  # a condition that the source does not have: what is missing will be said
-        columns = [list(old).index(name) for name in self.values]
         tables = "network.conditions."
+        if not self.values or not set(self.values) <= set(old):
+            # No condition, or one that the source does not have: none is taken for another, what is missing is said.
+            return {
+                key: weight
+                for key, weight in state_dict.items()
+                if not key.startswith(tables) and not key.endswith(".condition")
+            }
+        columns = [list(old).index(name) for name in self.values]
         found = {key: weight for key, weight in state_dict.items() if not key.startswith(tables)}
         for number, (column, name) in enumerate(zip(columns, self.values, strict=True)):
             rows = RowMap(old[name], self.values[name], what=name)
@@ -208,3 +214,13 @@ class WaveformModule(SuiteModule):
                 blocks = weight.chunk(len(old))
                 found[key] = torch.cat([blocks[column] for column in columns])
         return found
+
+
+def _metric_names(condition: str, values: Sequence[str]) -> list[str]:
+    """``bits/CONDITION_VALUE`` of each value; modules and files are named by them, so a dot or a slash becomes _."""
+    names = [f"bits/{_simple(condition)}_{_simple(value)}" for value in values]
+    return [name if names.count(name) == 1 else f"{name}_{number}" for number, name in enumerate(names)]
+
+
+def _simple(name: str) -> str:
+    return re.sub(r"[^\w-]+", "_", name)[:60]

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +10,8 @@ from domains.audio import sample
 from domains.audio.files import ENDINGS, ArrayClip, Clip, open_clips
 from suite.console import notice
 from suite.errors import DataError, UsageError, gather
-from suite.sources import data_folder, hold_out, read_table
+from suite.folds import hold_out
+from suite.sources import data_folder, read_table
 
 _FSDD_NAME = re.compile(r"(\d)_([a-z]+)_(\d+)\.wav")
 _FSDD_TEST, _FSDD_VAL = range(0, 5), range(5, 7)
@@ -128,34 +129,46 @@ def _folder(folder: Path, conditions: Sequence[str]) -> dict[str, list[Item]]:
 
 
 def divide(found: dict[str, list[Item]], *, held_out: float, seed: int) -> dict[str, list[Item]]:
-    """Splits that are missing are held out of the items without a split, or else of the training split."""
+    """Splits that are missing are held out of the items without a split, or else of the training split.
+
+    About the same share of each combination of conditions; none is missing where there is nothing to train on.
+    """
     parts = {name: list(found.get(name, [])) for name in ("train", "val", "test")}
     parts["train"] += found.get("", [])
     missing = [name for name in ("val", "test") if not parts[name]]
-    if missing:
-        kept, held = hold_out(len(parts["train"]), fraction=held_out * len(missing), seed=seed)
+    if missing and parts["train"]:
         for number, name in enumerate(missing):
-            parts[name] = [parts["train"][index] for index in held[number :: len(missing)]]
-        parts["train"] = [parts["train"][index] for index in kept]
+            pool, fraction = parts["train"], held_out / (1.0 - number * held_out)
+            kept, held = hold_out([_values(item) for item in pool], fraction=fraction, seed=seed, key=name)
+            parts[name] = [pool[index] for index in held.tolist()]
+            parts["train"] = [pool[index] for index in kept.tolist()]
         empty = [name for name in missing if not parts[name]]
         if empty:
             raise DataError(f"too few files to hold out {' and '.join(missing)}: add files, or name them yourself")
     return parts
 
 
-def choose(items: list[Item], *, only: dict[str, str], leave_out: dict[str, str], most: int | None) -> list[Item]:
-    """Items of certain conditions, and at most so many for each combination of values, the first by name.
+def _values(item: Item) -> str:
+    return " ".join(f"{name}={value}" for name, value in sorted(item.conditions.items()))
+
+
+def check_choice(items: Sequence[Item], wanted: Iterable[tuple[str, str]]) -> None:
+    """Refuse conditions and values that none of ``items``, those of all splits, has.
 
     Raises:
-        UsageError: a condition or value that no item has, listing those there are.
+        UsageError: listing those there are.
     """
-    for name, value in [*only.items(), *leave_out.items()]:
+    for name, value in wanted:
         values = sorted({item.conditions.get(name, "") for item in items} - {""})
         if not values:
             names = sorted({key for item in items for key in item.conditions})
             raise UsageError(f"{name}={value}: no such condition; there are {', '.join(names) or 'none'}")
         if value not in values:
             raise UsageError(f"{name}={value}: no file has it; there are {', '.join(values)}")
+
+
+def choose(items: list[Item], *, only: dict[str, str], leave_out: dict[str, str], most: int | None) -> list[Item]:
+    """Items of certain conditions, and at most so many for each combination of values, the first by name."""
     kept = [item for item in items if all(item.conditions[name] == value for name, value in only.items())]
     kept = [item for item in kept if not any(item.conditions[name] == value for name, value in leave_out.items())]
     if most is None:

@@ -203,10 +203,12 @@ class LanguageData(StreamDataModule):
         return documents
 
     def _cut(self, documents: list[str]) -> None:
-        """Take what is missing from the training documents: some of them, or the end of a single one."""
+        """Take what is missing from the training documents: some of them, or the end of each where a file is one."""
         missing = [split for split in ("val", "test") if not self.files[split]]
-        if len(documents) == 1:
-            kept = self._cut_text(documents[0], missing)
+        tables = any(_TABLES.search(file) for file in self.files["train"] or ())
+        files = self.dataset == "files" and self.vocabulary.level == "char" and not tables
+        if len(documents) == 1 or files:
+            kept = [part for document in documents for part in self._cut_text(document, missing)]
         else:
             kept = documents
             for place, split in enumerate(missing):
@@ -222,7 +224,8 @@ class LanguageData(StreamDataModule):
         share = round(len(text) * self.held_out)
         end = len(text) - share * len(missing)
         for place, split in enumerate(missing):
-            self._documents[split] = [text[end + place * share : end + (place + 1) * share]]
+            part = text[end + place * share : end + (place + 1) * share]
+            self._documents.setdefault(split, []).append(part)
         return [text[:end]]
 
     def collate(self, examples: list[StreamItem]) -> StreamBatch:

@@ -44,7 +44,7 @@ class Files:
             if self.group_column is not None:
                 raise UsageError(f"data.group_column is for tables, and {path} is a folder: leave it out")
             found = class_files(path, endings=(".txt", ".txt.gz"))
-            return [Row("\n".join(read_lines(file)), label) for file, label in found]
+            return [Row("\n".join(read_lines(file)) if file.stat().st_size else "", label) for file, label in found]
         columns = [*self.text_columns, self.label_column, *([self.group_column] if self.group_column else [])]
         count = len(self.text_columns)
         rows = read_table(path, columns=columns)
@@ -94,7 +94,19 @@ class RowReader:
                 self._cut()
             else:
                 self._rows[split] = whole
+            self._check_groups(split)
         return self._rows[split]
+
+    def _check_groups(self, split: str) -> None:
+        """Refuse groups that stand in the files of two splits, of those read so far."""
+        mine = {row.group for row in self._rows[split] if row.group}
+        for other, rows in self._rows.items():
+            both = sorted(mine & {row.group for row in rows if row.group}) if other != split else []
+            if both:
+                names = ", ".join(both[:8]) + (" ..." if len(both) > 8 else "")
+                raise DataError(
+                    f"{len(both)} group(s) are in {split} and in {other}: {names}: a group belongs into one split"
+                )
 
     def _whole(self, split: str) -> list[Row] | None:
         """The rows of a split as the set has it; ``None`` without."""
@@ -146,7 +158,10 @@ class RowReader:
 
 
 def _groups(rows: Sequence[Row]) -> list[str] | None:
-    return None if rows and rows[0].group is None else [row.group or "" for row in rows]
+    """The group of each row, one of its own where it has none; ``None`` where no row has any."""
+    if not any(row.group for row in rows):
+        return None
+    return [f"group {row.group}" if row.group else f"row {number}" for number, row in enumerate(rows)]
 
 
 def _chosen(rows: Sequence[Row], indices: Indices) -> list[Row]:

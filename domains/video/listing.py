@@ -123,6 +123,8 @@ def split_items(items: Sequence[Item], *, held_out: float, seed: int) -> list[It
         DataError: too few examples or groups, or some rows without a split where val and test are given.
     """
     given = {item.split for item in items}
+    if given <= {"val", "test"}:  # nothing to train on: something is to be evaluated
+        return list(items)
     missing = [name for name in ("test", "val") if name not in given]
     if not missing:
         if None in given:
@@ -140,6 +142,7 @@ def split_items(items: Sequence[Item], *, held_out: float, seed: int) -> list[It
         left -= held_out
         for place in held.tolist():
             result[pool[place]] = result[pool[place]]._replace(split=name)
+    check_groups(result, where="held out of the files without a split")  # of a group only some may have had one
     return result
 
 

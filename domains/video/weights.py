@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from domains.video.cnn import FrameCNN
-from suite.checkpoint import RECORD_KEY, read
+from suite.checkpoint import RECORD_KEY, read, weights_of
 from suite.console import notice
 from suite.errors import CheckpointError
 
@@ -55,7 +55,7 @@ def _state_of(path: Path) -> tuple[dict[str, Tensor], list[str]]:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path}: no weights that can be read ({reason})") from None
     if isinstance(loaded, dict) and RECORD_KEY in loaded:
-        state = read(path)["state_dict"]  # its digest is verified too
+        state = weights_of(read(path))  # its digest is verified too
         found = {OWN.sub("", name): weight for name, weight in state.items() if OWN.match(name)}
         if not found:
             raise CheckpointError(f"{path}: there is no network of frames in it: use a checkpoint of this domain")

@@ -335,3 +335,39 @@ def test_windows_with_spectra_are_whole_frames(tmp_path: Path) -> None:
     write_files(tmp_path / "some")
     with pytest.raises(UsageError, match=r"data\.window is 4096: .* multiple of data\.mel\.hop, 300"):
         own(tmp_path / "some", mel=MelConfig(bands=8, hop=300, window=600), window=4096)
+
+
+def test_folds_test_each_file_once_and_keep_groups_whole(tmp_path: Path) -> None:
+    paths = write_files(tmp_path / "audio", count=24, size=50)
+    rows = [
+        {"path": str(path.relative_to(tmp_path)), "who": "ab"[number % 2], "take": str(number // 2)}
+        for number, path in enumerate(paths)
+    ]
+    manifest = write_manifest(tmp_path / "list.csv", rows)
+    for group, count in ((None, 8), ("take", 8)):
+        tested: list[str] = []
+        for fold in range(3):
+            data = own(manifest, conditions=["who"], folds=3, fold=fold, held_out=0.2, group_column=group)
+            parts = {split: {each.clip.name for each in data.recordings(split)} for split in ("train", "val", "test")}
+            assert len(set.union(*parts.values())) == sum(map(len, parts.values())) == 24
+            assert len(parts["test"]) == count
+            who = [each.conditions["who"] for each in data.recordings("test")]
+            assert who.count("a") == who.count("b")
+            tested += parts["test"]
+            if group:
+                takes = [{int(Path(name).stem) // 2 for name in part} for part in parts.values()]
+                assert sum(map(len, takes)) == len(set.union(*takes)) == 12
+        assert len(set(tested)) == 24
+    with pytest.raises(UsageError, match=r"data\.folds cuts data\.train"):
+        own(manifest, folds=3, test=str(manifest))
+    for row in rows:
+        row["part"] = "train" if row["path"].endswith("0.wav") else "val" if row["path"].endswith("1.wav") else "test"
+    split = write_manifest(tmp_path / "split.csv", rows)
+    with pytest.raises(DataError, match="group '0' is in train and val: a group belongs"):
+        own(split, split_column="part", group_column="take").recordings("train")
+
+
+def test_the_sample_can_be_cut_into_folds() -> None:
+    folds = [AudioData(sample_minutes=0.2, folds=3, fold=fold, held_out=0.2) for fold in range(3)]
+    tested = [{each.clip.name for each in data.recordings("test")} for data in folds]
+    assert len(set.union(*tested)) == sum(map(len, tested)) == len(sample.generate("train", minutes=0.2))

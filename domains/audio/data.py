@@ -9,7 +9,8 @@ from torch import Tensor
 
 from domains.audio import sample
 from domains.audio.mel import MelConfig
-from domains.audio.recordings import NAMED, Item, Recording, check_choice, choose, divide, open_all, own, sample_notes
+from domains.audio.reader import SPLITS, Choice, Division, Files, RecordingReader
+from domains.audio.recordings import NAMED, Recording
 from domains.audio.requests import GenerationBatch, Request, RequestExamples, add_arguments, read_requests
 from domains.audio.windows import WaveExamples, Window
 from suite.console import notice
@@ -17,8 +18,6 @@ from suite.data import Examples, SuiteDataModule
 from suite.errors import DataError, UsageError
 from suite.mu_law import silence
 from suite.sequence import pad_sequences
-
-SPLITS = ("train", "val", "test")
 
 
 class WaveBatch(NamedTuple):
@@ -47,11 +46,14 @@ class AudioData(SuiteDataModule):
         test: Likewise.
         path_column: Column of a manifest with the paths, which count from its own folder.
         split_column: Column of a manifest that says train, val or test.
+        group_column: Column of a manifest; files of one group never stand on both sides of a split.
         conditions: What the model is conditioned on: columns of a manifest, or folder; a named set's own if not given.
         only: Take files with these values alone, such as speaker=jackson.
         leave_out: Leave files with these values out.
         most: Training files for each combination of conditions, at most.
         held_out: Share of the training files for each of val and test that is not given.
+        folds: Cut all files into so many folds; test is one of them (scripts/crossvalidate.py does all).
+        fold: Which of the folds is tested, from 0.
         sample_rate: Hertz; files of another rate are resampled.
         sample_minutes: Minutes of training notes in the embedded sample.
         mel: The local condition.
@@ -63,7 +65,7 @@ class AudioData(SuiteDataModule):
     """
 
     trained_settings: ClassVar[frozenset[str]] = frozenset(
-        {"held_out", "conditions", "sample_rate", "mel", "sample_minutes"}
+        {"held_out", "folds", "fold", "conditions", "sample_rate", "mel", "sample_minutes"}
     )
     prediction_usage: ClassVar[str] = "--seconds 1 --count 4 --output generated"
 
@@ -76,11 +78,14 @@ class AudioData(SuiteDataModule):
         test: str | None = None,
         path_column: str = "path",
         split_column: str | None = None,
+        group_column: str | None = None,
         conditions: list[str] | None = None,
         only: list[str] = [],  # noqa: B006 (read only; the command line shows it)
         leave_out: list[str] = [],  # noqa: B006
         most: int | None = None,
         held_out: float = 0.05,
+        folds: int | None = None,
+        fold: int = 0,
         sample_rate: int = 8000,
         sample_minutes: float = 10.0,
         mel: MelConfig = MelConfig(),
@@ -96,14 +101,17 @@ class AudioData(SuiteDataModule):
             batch_size=batch_size, max_tokens=max_tokens, num_workers=num_workers, seed=seed, assets=assets
         )
         self.dataset, self.files = dataset, {"train": train, "val": val, "test": test}
-        self.path_column, self.split_column = path_column, split_column
-        self.only, self.leave_out = pairs_of("data.only", only), pairs_of("data.leave_out", leave_out)
-        self.most, self.held_out = most, held_out
-        self.sample_rate, self.sample_minutes, self.mel = sample_rate, sample_minutes, mel
+        self.most, self.sample_rate, self.sample_minutes, self.mel = most, sample_rate, sample_minutes, mel
         self.window, self.context = window, context
         self.names = self._condition_names(conditions)
-        self._items: dict[str, list[Item]] | None = None
-        self._recordings: dict[str, list[Recording]] = {}
+        self.reader = RecordingReader(
+            dataset,
+            files=Files(self.files, self.names, path_column, split_column, group_column),
+            choice=Choice(pairs_of("data.only", only), pairs_of("data.leave_out", leave_out), most),
+            division=Division(held_out, folds, fold, seed),
+            sample_rate=sample_rate,
+            sample_minutes=sample_minutes,
+        )
         self._check()
 
     def _condition_names(self, given: list[str] | None) -> list[str]:
@@ -120,6 +128,11 @@ class AudioData(SuiteDataModule):
     def _check(self) -> None:
         if self.dataset != "files" and any(self.files.values()):
             raise UsageError(f"data.train, val and test need --data.dataset files, not {self.dataset}")
+        if self.reader.files.group_column and self.dataset != "files":
+            raise UsageError(f"data.group_column needs --data.dataset files, not {self.dataset}")
+        given = self.files["val"] or self.files["test"] or self.reader.files.split_column
+        if self.reader.division.folds is not None and given:
+            raise UsageError("data.folds cuts data.train: leave data.val, data.test and data.split_column out")
         if self.dataset == "files" and not self.files["train"] and self._assets is None:
             raise UsageError("--data.dataset files needs --data.train: a folder or a manifest")
         if self.dataset == "sample" and self.sample_rate != sample.RATE:
@@ -194,38 +207,7 @@ class AudioData(SuiteDataModule):
             UsageError: no such split.
             DataError: files that cannot be read.
         """
-        if split not in SPLITS:
-            raise UsageError(f"--data.split {split}: dataset {self.dataset} has {', '.join(SPLITS)}")
-        if split not in self._recordings:
-            if self.dataset == "sample":
-                found = sample_notes(split, minutes=self.sample_minutes)
-            else:
-                every = [item for name in SPLITS for item in self._items_of(name)]
-                check_choice(every, [*self.only.items(), *self.leave_out.items()])
-                items = self._items_of(split)
-                most = self.most if split == "train" else None
-                items = choose(items, only=self.only, leave_out=self.leave_out, most=most)
-                if not items:
-                    raise DataError(f"the {split} split has no files left after data.only and data.leave_out")
-                found = open_all(items, rate=self.sample_rate, split=split)
-            self._recordings[split] = found
-        return self._recordings[split]
-
-    def _items_of(self, split: str) -> list[Item]:
-        if self.dataset != "files":
-            return NAMED[self.dataset][0](split)
-        if self._items is None:
-            found: dict[str, list[Item]] = {}
-            for name, source in self.files.items():
-                if source is not None:
-                    parts = self._own(source)
-                    whole = [item for part in parts.values() for item in part]
-                    found.update(parts if name == "train" else {name: whole})
-            self._items = divide(found, held_out=self.held_out, seed=self.seed)
-        return self._items[split]
-
-    def _own(self, source: str) -> dict[str, list[Item]]:
-        return own(source, conditions=self.names, path_column=self.path_column, split_column=self.split_column)
+        return self.reader.recordings(split)
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256()

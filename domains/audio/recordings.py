@@ -4,13 +4,13 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from domains.audio import sample
 from domains.audio.files import ENDINGS, ArrayClip, Clip, open_clips
 from suite.console import notice
 from suite.errors import DataError, UsageError, gather
-from suite.folds import hold_out
+from suite.folds import fold_parts, hold_out
 from suite.sources import data_folder, read_table
 
 _FSDD_NAME = re.compile(r"(\d)_([a-z]+)_(\d+)\.wav")
@@ -26,10 +26,14 @@ class Recording(NamedTuple):
 
 
 class Item(NamedTuple):
-    """A file before it is opened."""
+    """A file before it is opened; items of one ``group`` stand in one split."""
 
     path: Path
     conditions: dict[str, str]
+    group: str | None = None
+
+
+_Kind = TypeVar("_Kind", Item, Recording)
 
 
 def sample_notes(split: str, *, minutes: float) -> list[Recording]:
@@ -82,7 +86,9 @@ def ljspeech(split: str) -> list[Item]:
     return [Item(path, {}) for path in parts[split]]
 
 
-def own(source: str, *, conditions: Sequence[str], path_column: str, split_column: str | None) -> dict[str, list[Item]]:
+def own(
+    source: str, *, conditions: Sequence[str], path_column: str, split_column: str | None, group_column: str | None
+) -> dict[str, list[Item]]:
     """The items of a folder or a manifest by split; those of no split under ``""``.
 
     In a folder, the condition ``folder`` is the name of a file's own folder, and folders ``train``, ``val`` and
@@ -94,8 +100,10 @@ def own(source: str, *, conditions: Sequence[str], path_column: str, split_colum
     """
     path = Path(source)
     if path.is_dir():
+        if group_column:
+            raise UsageError(f"data.group_column is for manifests, and {path} is a folder: leave it out")
         return _folder(path, conditions)
-    columns = [path_column, *conditions, *([split_column] if split_column else [])]
+    columns = [path_column, *conditions, *filter(None, (group_column, split_column))]
     found: dict[str, list[Item]] = {}
     problems = []
     for number, row in enumerate(read_table(path, columns=columns), start=1):
@@ -106,7 +114,8 @@ def own(source: str, *, conditions: Sequence[str], path_column: str, split_colum
         empty = [name for name, value in values.items() if not value.strip()]
         if empty or not row[0].strip():
             problems.append(f"{path}, row {number}: {', '.join(empty) or path_column} is empty")
-        found.setdefault(split, []).append(Item(path.parent / row[0], values))
+        group = row[1 + len(conditions)].strip() or None if group_column else None
+        found.setdefault(split, []).append(Item(path.parent / row[0], values, group))
     gather(problems)
     return found
 
@@ -139,17 +148,49 @@ def divide(found: dict[str, list[Item]], *, held_out: float, seed: int) -> dict[
     if missing and parts["train"]:
         for number, name in enumerate(missing):
             pool, fraction = parts["train"], held_out / (1.0 - number * held_out)
-            kept, held = hold_out([_values(item) for item in pool], fraction=fraction, seed=seed, key=name)
+            labels, groups = [_values(item) for item in pool], _groups(pool)
+            kept, held = hold_out(labels, fraction=fraction, seed=seed, groups=groups, key=name)
             parts[name] = [pool[index] for index in held.tolist()]
             parts["train"] = [pool[index] for index in kept.tolist()]
         empty = [name for name in missing if not parts[name]]
         if empty:
             raise DataError(f"too few files to hold out {' and '.join(missing)}: add files, or name them yourself")
+    _check_groups(parts)
     return parts
 
 
-def _values(item: Item) -> str:
+def _check_groups(parts: dict[str, list[Item]]) -> None:
+    places: dict[str, set[str]] = {}
+    for split, items in parts.items():
+        for item in items:
+            if item.group is not None:
+                places.setdefault(item.group, set()).add(split)
+    gather(
+        [
+            f"group {group!r} is in {' and '.join(sorted(splits))}: a group belongs into one split"
+            for group, splits in sorted(places.items())
+            if len(splits) > 1
+        ]
+    )
+
+
+def cut_fold(items: Sequence[_Kind], *, folds: int, fold: int, held_out: float, seed: int) -> dict[str, list[_Kind]]:
+    """The splits of one fold of a cross-validation: about the same share of each combination of conditions in each."""
+    labels, groups = [_values(item) for item in items], _groups(items)
+    parts = fold_parts(labels, folds=folds, fold=fold, seed=seed, held_out=held_out, groups=groups)
+    return {name: [items[index] for index in part.tolist()] for name, part in zip(parts._fields, parts, strict=True)}
+
+
+def _values(item: Item | Recording) -> str:
     return " ".join(f"{name}={value}" for name, value in sorted(item.conditions.items()))
+
+
+def _groups(items: Sequence[Item] | Sequence[Recording]) -> list[str] | None:
+    """The group of each item, one of its own where it has none; ``None`` where no item has any."""
+    groups = [getattr(item, "group", None) for item in items]
+    if not any(groups):
+        return None
+    return [f"group {group}" if group else f"file {number}" for number, group in enumerate(groups)]
 
 
 def check_choice(items: Sequence[Item], wanted: Iterable[tuple[str, str]]) -> None:

@@ -328,3 +328,22 @@ def test_a_group_of_which_some_have_a_split_is_refused() -> None:
         split_items(partly, held_out=0.2, seed=0)
     only = [item._replace(split="test") for item in items]
     assert split_items(only, held_out=0.2, seed=0) == only
+
+
+def test_a_picture_that_could_not_be_read_once_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_pictures(tmp_path / "x")
+    settings: dict[str, Any] = {"dataset": "files", "path": str(tmp_path / "x"), "size": 16, "cache": str(tmp_path)}
+    read = Path.read_bytes
+
+    def failing(path: Path) -> bytes:
+        if path.name == "0.png":
+            raise OSError(24, "Too many open files")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", failing)
+    first = ImageData(**settings, max_bad=0.5)
+    count = len(first.contents("all")[0])
+    assert len(first.bad.reasons) == 2
+    monkeypatch.undo()
+    again = ImageData(**settings, max_bad=0.5)
+    assert len(again.contents("all")[0]) == count + 2

@@ -43,6 +43,7 @@ class BadFiles:
         path = folder / NAME
         if is_first_process():
             try:
+                path.parent.mkdir(parents=True, exist_ok=True)
                 with path.open("w", encoding="utf-8", newline="") as file:
                     csv.writer(file).writerows(self._rows())
             except OSError as error:

@@ -17,7 +17,7 @@ from domains.video.cache import file_key, open_array, open_plain, save_array, sa
 from domains.video.decoding import Fit
 from domains.video.files import LabelledFiles
 from domains.video.listing import Item, list_folder
-from domains.video.pictures import decode_pictures, is_archive, list_archive
+from domains.video.pictures import UNREAD, decode_pictures, is_archive, list_archive
 from suite.console import notice
 from suite.errors import UsageError
 from suite.sources import data_folder
@@ -146,8 +146,9 @@ class ImageData(LabelledFiles):
             if len(items) > 1:
                 notice(f"data: decoding {len(items):,} pictures into {self.cache_folder}")
             pictures, problems = decode_pictures(items, size=self.size, fit=self.fit)
-            save_array(file, pictures)
-            save_plain(file.with_suffix(".json"), problems)
+            if not any(reason.startswith(UNREAD) for reason in problems.values()):
+                save_array(file, pictures)
+                save_plain(file.with_suffix(".json"), problems)
         return [None if item.name in problems else row for item, row in zip(items, pictures, strict=True)], problems
 
     def examples_of(

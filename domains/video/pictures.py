@@ -15,6 +15,8 @@ from domains.video.decoding import Fit, scaled_size
 from domains.video.listing import SPLITS, Item
 from suite.errors import DataError, gather
 
+UNREAD = "cannot be read"
+"""How the reason begins of a file that the system did not hand out; another time it may."""
 _ENDINGS = (".tar", ".tar.gz", ".tgz")
 _MOST_BYTES = 64 << 20  # of one picture
 _BROKEN = (tarfile.TarError, EOFError, zlib.error, OSError)
@@ -89,7 +91,7 @@ def _contents(items: Sequence[Item]) -> Iterator[tuple[int, bytes | str]]:
         try:
             yield index, item.path.read_bytes()
         except OSError as error:
-            yield index, f"cannot be read ({error.strerror})"
+            yield index, f"{UNREAD} ({error.strerror})"
     for archive, wanted in inside.items():
         for name, data in _members(archive, content=True):
             if name in wanted:

@@ -3,7 +3,6 @@
 import csv
 import gzip
 import io
-from collections.abc import Sequence
 from typing import Literal
 
 from domains.text.overlap import Overlap
@@ -86,19 +85,17 @@ def tinyshakespeare() -> str:
 
 
 def reviews() -> list[str]:
-    """Sentences to pretrain on for SST-2: its training part, CR, and the two parts of WikiText-2 at hand.
+    """Sentences to pretrain on for SST-2: its training part and CR.
 
     MR and Subj (Pang and Lee 2004, 2005), where SST-2's sentences come from, are left out whole; every line of the
     others that shares text with a validation or test sentence of SST-2 is left out too, and counted.
     """
     held_out = Overlap([text for split in ("val", "test") for text, _ in _sst2(split)])
-    named: dict[str, list[Row]] = {"sst2": _sst2("train"), "cr": _sentences("cr")}
-    parts = {**{name: [text for text, _ in rows] for name, rows in named.items()}, "wikitext2": _wikitext2()}
     kept: list[str] = []
     said = []
-    for name, lines in parts.items():
-        clean = [line for line in lines if not held_out.shares(line)]
-        said.append(f"{name} {len(lines) - len(clean)} of {len(lines)}")
+    for name, rows in (("sst2", _sst2("train")), ("cr", _sentences("cr"))):
+        clean = [text for text, _ in rows if not held_out.shares(text)]
+        said.append(f"{name} {len(rows) - len(clean)} of {len(rows)}")
         kept += clean
     notice(f"reviews: lines that share text with SST-2's val or test, left out: {', '.join(said)}")
     return kept
@@ -114,18 +111,3 @@ def _sentences(name: Literal["mr", "subj", "cr"]) -> list[Row]:
             raise DataError(f"{path}, line {number}: 0 or 1, a space and a sentence are needed; fetch the file again")
         rows.append((line[2:].strip(), _CLASSES[name][int(line[0])]))
     return rows
-
-
-def _wikitext2() -> list[str]:
-    """Paragraphs of WikiText-2 (Merity et al. 2016), headings left out, cut into sentences as SST-2's are written."""
-    files = ["valid.txt.gz", "test.txt.gz"]
-    folder = data_folder("wikitext2", files=files)
-    lines = [line.strip() for file in files for line in read_lines(folder / file)]
-    paragraphs = [line for line in lines if line and not line.startswith("=")]
-    return [sentence for text in paragraphs for sentence in _cut_sentences(text)]
-
-
-def _cut_sentences(paragraph: str) -> Sequence[str]:
-    """Sentences of a tokenised paragraph: they end in a full stop that stands alone."""
-    pieces = paragraph.replace(" @-@ ", " ").replace("<unk>", "\u2047").split(" . ")
-    return [piece.strip().removesuffix(" .").lower() for piece in pieces if piece.strip(" .")]

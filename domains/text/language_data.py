@@ -83,8 +83,8 @@ class LanguageData(StreamDataModule):
     """Running text in parallel tracks.
 
     Args:
-        dataset: The embedded sample; tinyshakespeare; reviews (SST-2's training sentences, CR and WikiText-2, without
-            what shares text with SST-2's val and test); or files of your own.
+        dataset: The embedded sample; tinyshakespeare; reviews (SST-2's training sentences and CR, without what
+            shares text with SST-2's val and test); or files of your own.
         train: With dataset files: text files (.txt, a document a line; with characters as tokens a file is one
             document), or tables.
         val: Likewise; taken from the training documents by held_out if not given.

@@ -85,7 +85,10 @@ def weights_of(network: WaveNet, conditions: Tensor) -> Weights:
         offsets.expand(-1, streams, -1),
     ]
     head = [network.hidden.weight.t(), network.hidden.bias, network.output.weight.t(), network.output.bias]
-    plain = [part.detach().float().contiguous() for part in (*parts, *head)]
+    # Copies: what numpy has looked at cannot be freed any more, and FSDP frees weights after their use.
+    plain = [
+        part.detach().to(torch.float32, copy=True, memory_format=torch.contiguous_format) for part in (*parts, *head)
+    ]
     return Weights(
         plain[0], plain[1], plain[2], plain[3], plain[4], local, plain[5], plain[6], plain[7], plain[8],
         network.stack.dilations,

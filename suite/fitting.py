@@ -75,6 +75,7 @@ def _parse_over(
     """The command line read over the settings of a checkpoint instead of the defaults; differences are refused."""
     record = read(source)[RECORD_KEY]
     refuse_average(record, source)
+    folder = run_folder.folder_of(source)
     old = record["settings"]
     if (old["domain"], old["task"]) != (domain.name, task):
         raise UsageError(
@@ -87,7 +88,7 @@ def _parse_over(
     config = parser.parse_args(["--config", json.dumps(old), *recipes_first(arguments)])
     # The run's settings as this version reads them: what came later has its default, which is no difference.
     before = parser.parse_args(["--config", json.dumps(old)])
-    refuse_other_precision(before.trainer.precision, before.trainer.accelerator, run=str(source.parent.parent))
+    refuse_other_precision(before.trainer.precision, before.trainer.accelerator, run=str(folder))
     settle_precision(config.trainer)
     refuse_changes(settings_of(before, without=_NOT_SETTINGS), settings_of(config, without=_NOT_SETTINGS))
     return parser, config
@@ -120,7 +121,7 @@ def _train(
     if batches["train"] == 1:
         count = len(data.examples("train").lengths)
         notice(f"data: the {count} training examples fit one batch: every epoch is a single step")
-    folder = source.parent.parent if source else run_folder.create(Path(run.runs), domain.name, run.name)
+    folder = run_folder.folder_of(source) if source else run_folder.create(Path(run.runs), domain.name, run.name)
     try:
         if origin and report:
             origin.announce(folder, report)

@@ -65,7 +65,8 @@ class RunCheckpoints(Checkpoint):
         """Scores and steps of the best so far, the best first."""
         self._score: float | None = None
         self._validated = self._inside_validation = False
-        self._step = -1
+        self._inside_epoch = False
+        self._step = self._saved_step = -1
         self._saved_at = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
@@ -80,6 +81,9 @@ class RunCheckpoints(Checkpoint):
         checkpoint[RECORD_KEY] = {**self.record, "monitored": monitored_value}
         if self._inside_validation:
             _validate_again(checkpoint)
+        if self._inside_epoch:
+            for count in ("current", "total"):
+                checkpoint["loops"]["fit_loop"]["epoch_progress"][count]["processed"] -= 1
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         cast(SuiteModule, pl_module).stop.install()
@@ -100,9 +104,8 @@ class RunCheckpoints(Checkpoint):
         if not stepped or _epoch_is_over(trainer) or _validation_is_due(trainer):
             return
         stopping = module.stop.anywhere is not None
-        # A run that ends inside an epoch, by max_steps, can go on from here; at its epoch's end Lightning has counted
-        # the epoch as done.
-        ending = 0 <= trainer.max_steps <= trainer.global_step
+        # A run that ends inside an epoch can go on from here; at its end Lightning has counted the epoch as done.
+        ending = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
         if stopping or ending or self._is_due(trainer):
             self.save(trainer)
         module.stop.leave()
@@ -123,8 +126,12 @@ class RunCheckpoints(Checkpoint):
             self._save_judged(trainer, cast(SuiteModule, pl_module))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if _epoch_is_over(trainer):  # else what is to be saved has been, as a place inside the epoch
+        if _epoch_is_over(trainer):
             self._save_judged(trainer, cast(SuiteModule, pl_module))
+        elif self._saved_step != trainer.global_step:  # ended inside the epoch by what comes after this callback
+            self._inside_epoch = True
+            self.save(trainer)
+            self._inside_epoch = False
 
     def _is_due(self, trainer: Trainer) -> bool:
         policy = self.policy
@@ -150,6 +157,7 @@ class RunCheckpoints(Checkpoint):
                 duplicate(self.folder / names[0], self.folder / name)
             self._remove_old()
         trainer.strategy.barrier("checkpoint")
+        self._saved_step = step
         self._saved_at = time.monotonic()
 
     def _save_judged(self, trainer: Trainer, module: SuiteModule) -> None:

@@ -91,18 +91,11 @@ def find_checkpoint(resume: str, root: Path, domain: str) -> Path:
     """The checkpoint that ``--resume`` means: a file, a run folder, or ``auto`` for the newest run of the domain.
 
     Raises:
-        UsageError: a checkpoint that is in no run folder.
         CheckpointError: there is none.
     """
     if resume != "auto":
         path = Path(resume)
-        found = newest_checkpoint(path) if path.is_dir() else path
-        if found.resolve().parent.name != CHECKPOINTS:
-            raise UsageError(
-                f"{found}: a run goes on in its folder, RUN/{CHECKPOINTS}/NAME.ckpt: name that, or begin a new "
-                "run from these weights with finetune.py --source"
-            )
-        return found
+        return newest_checkpoint(path) if path.is_dir() else path
     runs = [folder for folder in (root / domain).glob("*") if (folder / CHECKPOINTS).is_dir()]
     for folder in sorted(runs, key=_age, reverse=True):
         try:
@@ -110,6 +103,20 @@ def find_checkpoint(resume: str, root: Path, domain: str) -> Path:
         except CheckpointError as error:
             notice(f"resume: {error}")
     raise CheckpointError(f"--resume auto: no run under {root / domain} has a checkpoint: begin one without --resume")
+
+
+def folder_of(checkpoint: Path) -> Path:
+    """The run folder that a checkpoint is in, to go on in it.
+
+    Raises:
+        UsageError: it is in none; what is two folders up is not the run's.
+    """
+    if checkpoint.resolve().parent.name != CHECKPOINTS:
+        raise UsageError(
+            f"{checkpoint}: a run goes on in its folder, RUN/{CHECKPOINTS}/NAME.ckpt: name that, or begin a new run "
+            "from these weights with finetune.py --source"
+        )
+    return checkpoint.parent.parent
 
 
 def newest_checkpoint(folder: Path) -> Path:

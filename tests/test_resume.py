@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -10,8 +11,10 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 
 import domains
+import suite.fitting
 from tests.forked import in_processes
 
 # Small enough to train in a second; the same flags for every domain that is added later, where it has them.
@@ -258,3 +261,32 @@ def test_a_signal_ends_a_run_with_a_way_on(name: str, status: int, tmp_path: Pat
     assert done.returncode == status, done.stderr
     assert f"--resume {tmp_path}/toy/cut" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+class Ends(Callback):
+    """Ends a run inside an epoch, after the checkpoints have had their turn, as ``max_time`` or a user may."""
+
+    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+        if trainer.global_step == 3 and "ENDS" in os.environ:
+            trainer.should_stop = True
+
+
+def test_a_run_that_a_callback_ended_inside_an_epoch_goes_on_exactly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = suite.fitting.build_trainer
+
+    def with_end(*args: Any, **kwargs: Any) -> Any:
+        trainer = build(*args, **kwargs)
+        trainer.callbacks.append(Ends())  # type: ignore[attr-defined]
+        return trainer
+
+    monkeypatch.setattr(suite.fitting, "build_trainer", with_end)
+    flags = ["--domain=toy", "--runs", str(tmp_path), "--tracking.mode=disabled", "--trainer.limit_val_batches=0"]
+    last = Path("checkpoints") / "last.ckpt"
+    assert in_processes("never", [*flags, "--name=whole"])[0].status == 0
+    assert in_processes("never", [*flags, "--name=cut"], variables={"ENDS": "1"})[0].status == 0
+    assert digest(tmp_path / "toy" / "cut" / last)[0] == 3
+    ended = in_processes("never", [*flags, f"--resume={tmp_path}/toy/cut"])[0]
+    assert ended.status == 0, ended.err
+    assert digest(tmp_path / "toy" / "cut" / last) == digest(tmp_path / "toy" / "whole" / last)

@@ -3,11 +3,12 @@
 import argparse
 from collections.abc import Sequence
 
-from suite.cli import Domains
+from suite.cli import Domains, peek_task
 from suite.closing import Outcome
 from suite.console import notice, report
 from suite.errors import UsageError
 from suite.fitting import fit
+from suite.parser import default_recipe, fit_parser, recipes_first, require_one_device
 
 
 def compare(arguments: Sequence[str], domain: str, domains: Domains) -> dict[str, Outcome]:
@@ -24,8 +25,12 @@ def compare(arguments: Sequence[str], domain: str, domains: Domains) -> dict[str
     for word in rest:
         if word.split("=")[0] in (f"--{options.setting}", "--resume"):
             raise UsageError(f"{word.split('=')[0]} is compare's own: leave it out")
-        if word.split("=")[0] == "--trainer.devices" and word not in ("--trainer.devices", "--trainer.devices=1"):
-            raise UsageError("--trainer.devices: runs are compared by one process, one after the other: leave it out")
+    loaded = domains.load(domain)
+    task = peek_task(rest) or loaded.default
+    parser = fit_parser(loaded, task, defaults=default_recipe(loaded, task, domains.configs))
+    for value in options.values:  # all are looked at before the first is trained
+        config = parser.parse_args(recipes_first([*rest, f"--{options.setting}={value}"]))
+        require_one_device(config.trainer, what="runs are compared")
     found = {}
     for value in options.values:
         notice(f"{options.setting} {value}")

@@ -18,7 +18,7 @@ from suite.console import notice, report
 from suite.domain import Domain
 from suite.errors import CheckpointError, SuiteError, UsageError
 from suite.fitting import fit
-from suite.parser import default_recipe, fit_parser, recipes_first
+from suite.parser import default_recipe, fit_parser, recipes_first, require_one_device
 
 Figures = dict[str, float]
 
@@ -91,8 +91,7 @@ def _check(arguments: Sequence[str], domain: Domain, domains: Domains, *, verb: 
     if "data.folds" not in {action.dest for action in parser._actions}:
         raise UsageError(f"domain {domain.name}, task {task}: its data has no folds, so it cannot be cross-validated")
     config = parser.parse_args(recipes_first(arguments))
-    if str(config.trainer.devices) not in ("1", "auto"):
-        raise UsageError("trainer.devices: folds are trained by one process, one after the other: use 1")
+    require_one_device(config.trainer, what="folds are trained")
 
 
 def _begin(path: Path, *, folds: int, arguments: Sequence[str]) -> dict[str, Any]:

@@ -58,6 +58,8 @@ class SuiteDataModule(LightningDataModule):
 
     trained_settings: ClassVar[frozenset[str]] = frozenset()
     """Constructor arguments that decide what is trained: fixed once there is a checkpoint."""
+    own_settings: ClassVar[frozenset[str]] = frozenset({"held_out", "folds", "fold"})
+    """Those of them that are about the data at hand alone: fine-tuning on other data does not take them over."""
     prediction_usage: ClassVar[str] = "FILE"
     """What ``predict`` is called with beside its checkpoint, as an example for a person."""
 
@@ -150,7 +152,7 @@ class SuiteDataModule(LightningDataModule):
             batch_sampler=sampler,
             collate_fn=self.collate,
             num_workers=self.num_workers,
-            worker_init_fn=_leave_signals_to_the_run if self.num_workers else None,
+            worker_init_fn=_leave_signals_to_the_run,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )

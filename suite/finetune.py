@@ -25,9 +25,6 @@ REPORT = "source.json"
 """The file in a run folder that says what became of each weight of the source."""
 
 
-_OF_ITS_DATA = frozenset({"held_out", "folds", "fold", "augment"})
-
-
 @dataclass(frozen=True)
 class Source:
     """A checkpoint that a run begins with: the ``config`` of how, the ``record`` of origin, and what it holds."""
@@ -45,7 +42,7 @@ class Source:
         Another task takes over each setting of the same name and type. How the source's own data was divided and
         augmented stays with it.
         """
-        trained = (self.task.data.trained_settings & task.data.trained_settings) - _OF_ITS_DATA
+        trained = (self.task.data.trained_settings & task.data.trained_settings) - task.data.own_settings
         data = {key: value for key, value in self.settings["data"].items() if key in trained}
         return {
             "model": _common(self.settings["model"], self.task.module, task.module),

@@ -1,12 +1,12 @@
 """Which examples are held out: a pure function of (seed, labels, groups), stratified by label, groups whole."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy
 from numpy.typing import NDArray
 
-from suite.errors import DataError, UsageError
+from suite.errors import DataError, UsageError, gather
 from suite.seeding import mix
 
 Indices = NDArray[numpy.int64]
@@ -18,6 +18,32 @@ class Parts(NamedTuple):
     train: Indices
     val: Indices
     test: Indices
+
+
+def whole_groups(groups: Sequence[str | None], *, own: Iterable[str]) -> list[str] | None:
+    """The group of each example, one of its ``own`` where it has none; ``None`` where no example has any."""
+    if not any(groups):
+        return None
+    return [f"group {group}" if group else name for group, name in zip(groups, own, strict=True)]
+
+
+def refuse_shared_groups(splits: Mapping[str, Iterable[str | None]], *, where: str) -> None:
+    """Refuse groups that stand in two splits, of the groups of each split's examples (``None`` or empty: of none).
+
+    Raises:
+        DataError: naming them and their splits.
+    """
+    places: dict[str, list[str]] = {}
+    for split, groups in splits.items():
+        for group in {group for group in groups if group}:
+            places.setdefault(group, []).append(split)
+    gather(
+        [
+            f"{where}: group {group!r} is in {' and '.join(sorted(names))}: a group belongs into one split"
+            for group, names in sorted(places.items())
+            if len(names) > 1
+        ]
+    )
 
 
 def assign_folds(

@@ -275,6 +275,16 @@ def _shown(path: Path | None) -> str:
     return "defaults" if path is None else f"configs/{path.parent.name}/{path.name}"
 
 
+def require_one_device(trainer: Any, *, what: str) -> None:
+    """Refuse several processes for a command that trains one run after the other.
+
+    Raises:
+        UsageError: the settings of ``--trainer`` ask for another number of devices than 1.
+    """
+    if str(trainer.devices) not in ("1", "auto"):
+        raise UsageError(f"trainer.devices is {trainer.devices}: {what} by one process, one after the other: use 1")
+
+
 def settings_of(config: Namespace, *, without: Iterable[str]) -> dict[str, Any]:
     """A parsed command line as plain settings."""
     return {key: value for key, value in plain(config).items() if key not in set(without)}

@@ -32,7 +32,7 @@ def settle_precision(trainer: Any) -> None:
         )
     if precision not in (*_MIXED, _PURE) or has_bfloat16(_device(trainer.accelerator)):
         return
-    lacks = "this CPU has no kernels for bfloat16"
+    lacks = _lacks(trainer.accelerator)
     if precision == _PURE:
         raise UsageError(f"trainer.precision is {precision}, and {lacks}: use {FULL}")
     notice(f"trainer.precision: {lacks}, computing in {FULL} instead of {precision}")
@@ -47,9 +47,14 @@ def refuse_other_precision(precision: Any, accelerator: Any, *, run: str) -> Non
     """
     if precision in (*_MIXED, _PURE) and not has_bfloat16(_device(accelerator)):
         raise UsageError(
-            f"{run} was trained in {precision}, and this CPU has no kernels for bfloat16: go on where there are, or "
+            f"{run} was trained in {precision}, and {_lacks(accelerator)}: go on where there are, or "
             f"begin a new run from its weights (finetune.py --source {run} --trainer.precision {FULL})"
         )
+
+
+def _lacks(accelerator: Any) -> str:
+    name = {"cpu": "CPU", "cuda": "GPU"}.get(_device(accelerator), "device")
+    return f"this {name} has no kernels for bfloat16"
 
 
 def _device(accelerator: Any) -> str:

@@ -81,7 +81,7 @@ class RunCheckpoints(Checkpoint):
         checkpoint[RECORD_KEY] = {**self.record, "monitored": monitored_value}
         if self._inside_validation:
             _validate_again(checkpoint)
-        if self._inside_epoch:
+        if self._inside_epoch:  # by now Lightning has counted the epoch as done
             for count in ("current", "total"):
                 checkpoint["loops"]["fit_loop"]["epoch_progress"][count]["processed"] -= 1
 
@@ -104,9 +104,7 @@ class RunCheckpoints(Checkpoint):
         if not stepped or _epoch_is_over(trainer) or _validation_is_due(trainer):
             return
         stopping = module.stop.anywhere is not None
-        # A run that ends inside an epoch can go on from here; at its end Lightning has counted the epoch as done.
-        ending = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
-        if stopping or ending or self._is_due(trainer):
+        if stopping or self._is_due(trainer):
             self.save(trainer)
         module.stop.leave()
 
@@ -126,12 +124,16 @@ class RunCheckpoints(Checkpoint):
             self._save_judged(trainer, cast(SuiteModule, pl_module))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        module = cast(SuiteModule, pl_module)
         if _epoch_is_over(trainer):
-            self._save_judged(trainer, cast(SuiteModule, pl_module))
-        elif self._saved_step != trainer.global_step:  # ended inside the epoch by what comes after this callback
+            self._save_judged(trainer, module)
+            return
+        # The run ends inside the epoch: by max_steps or max_time, say.
+        if self._saved_step != trainer.global_step:
             self._inside_epoch = True
             self.save(trainer)
             self._inside_epoch = False
+        _leave(module)
 
     def _is_due(self, trainer: Trainer) -> bool:
         policy = self.policy
@@ -170,9 +172,7 @@ class RunCheckpoints(Checkpoint):
         self.save(trainer, best=top, judged=kept and self.policy.keep_best > 1)
         self._score = None
         # Between the two is the place to stop after a validation: every hook of it has been called.
-        if module.stop.anywhere is None:
-            module.stop.ask_everyone(module.device)
-        module.stop.leave()
+        _leave(module)
 
     def _judge(self, score: float, step: int, mode: str) -> tuple[bool, bool]:
         """Enter a score; gives whether it is the best so far, and whether it is among those kept."""
@@ -191,6 +191,13 @@ class RunCheckpoints(Checkpoint):
             if path.name not in best:
                 path.unlink(missing_ok=True)
                 digest_path(path).unlink(missing_ok=True)
+
+
+def _leave(module: SuiteModule) -> None:
+    """End the run here if any process was asked to."""
+    if module.stop.anywhere is None:
+        module.stop.ask_everyone(module.device)
+    module.stop.leave()
 
 
 def _epoch_is_over(trainer: Trainer) -> bool:

@@ -111,12 +111,13 @@ def folder_of(checkpoint: Path) -> Path:
     Raises:
         UsageError: it is in none; what is two folders up is not the run's.
     """
-    if checkpoint.resolve().parent.name != CHECKPOINTS:
+    place = checkpoint if checkpoint.parent.name == CHECKPOINTS else checkpoint.resolve()
+    if place.parent.name != CHECKPOINTS:
         raise UsageError(
             f"{checkpoint}: a run goes on in its folder, RUN/{CHECKPOINTS}/NAME.ckpt: name that, or begin a new run "
             "from these weights with finetune.py --source"
         )
-    return checkpoint.parent.parent
+    return place.parent.parent
 
 
 def newest_checkpoint(folder: Path) -> Path:

@@ -14,6 +14,7 @@ import pytest
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 import domains
+import suite.fitting
 from domains.translation import sample
 from suite.cli import CONFIGS, main
 from tests import toy
@@ -84,6 +85,18 @@ def run(verb: str, *argv: Any, stdin: bytes | None = None, application: Any = do
     finally:
         sys.stdin = before
     return Ran(status, out.getvalue(), err.getvalue())
+
+
+def with_callback(monkeypatch: pytest.MonkeyPatch, callback: Callback) -> None:
+    """Give each trainer that is built from now on one more callback."""
+    build = suite.fitting.build_trainer
+
+    def build_with(*args: Any, **kwargs: Any) -> Trainer:
+        trainer = build(*args, **kwargs)
+        trainer.callbacks.append(callback)  # type: ignore[attr-defined]
+        return trainer
+
+    monkeypatch.setattr(suite.fitting, "build_trainer", build_with)
 
 
 def fit_toy(*argv: Any) -> Ran:

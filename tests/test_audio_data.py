@@ -253,15 +253,18 @@ def test_bad_files_are_all_named_before_there_is_a_run(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").rglob("*.ckpt"))
 
 
-def test_a_sample_that_is_no_number_stops_the_run_with_its_place(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_sample_that_is_no_number_stops_the_run_with_its_place(workers: int, tmp_path: Path) -> None:
     paths = write_files(tmp_path / "audio", count=6)
     for path in paths:
         wave = soundfile.read(path)[0]
         wave[300] = numpy.nan
         soundfile.write(path, wave, 8000, subtype="FLOAT")
-    ran = fit(tmp_path, "--data.dataset", "files", "--data.train", tmp_path / "audio", "--data.held_out", 0.2)
+    common = ("--data.dataset", "files", "--data.train", tmp_path / "audio", "--data.held_out", 0.2)
+    ran = fit(tmp_path, *common, "--data.num_workers", workers)
     assert ran.status == 1
     assert "sample 300 is not a finite number" in ran.err
+    assert ran.err.strip().split("\n")[-1].startswith(f"fit: {tmp_path / 'audio'}")
     assert "Traceback" not in ran.err
 
 

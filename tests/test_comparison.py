@@ -36,6 +36,8 @@ def test_wrong_words_are_one_line(tmp_path: Path) -> None:
     assert_one_line(compare("--values", 3, 4), 2, "needs a setting")
     both = ("--setting", "model.hidden_size", "--values", 3, 4, "--model.hidden_size=7")
     assert_one_line(compare(*both), 2, "--model.hidden_size", "leave it out")
+    several = ("--setting", "model.hidden_size", "--values", 3, 4, "--trainer.devices", 2)
+    assert_one_line(compare(*several), 2, "trainer.devices is 2", "one process", "use 1")
     ran = compare("--setting", "model.hiden", "--values", 3, 4, "--runs", tmp_path)
     assert ran.status == 2
     assert "did you mean --model.hidden_size" in ran.err

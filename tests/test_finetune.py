@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 import domains
 from suite.domain import Domain, Task
+from suite.finetune import Source
+from suite.layer_groups import FinetuneConfig
 from tests import toy
 from tests.commands import PINNED, QUIET, TOY_CONFIGS, Ran, assert_one_line, pairs_of, run, trained, write_table
 from tests.finetuned import run_in, source_of
@@ -380,3 +382,13 @@ def test_own_files_are_needed_even_with_the_assets_of_a_source(tmp_path: Path) -
     ran = run_in("translation", "finetune", "--source", trained(), "--data.dataset=files", "--finetune.assets=source",
                  "--runs", tmp_path, *QUIET)  # fmt: skip
     assert_one_line(ran, 2, "--data.dataset files needs --data.train")
+
+
+def test_how_the_source_divided_and_augmented_its_data_stays_with_it() -> None:
+    tasks = domains.load("video").tasks
+    data = {"held_out": 0.3, "folds": 4, "fold": 1, "augment": {"shift": 4}, "size": 16, "dataset": "cifar10"}
+    source = Source(
+        FinetuneConfig(), {}, tasks["image_classification"], settings={"model": {}, "data": data}, assets={}, state={}
+    )
+    for task in tasks.values():
+        assert source.defaults(task)["data"] == {"size": 16}

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from suite.errors import DataError, UsageError
-from suite.folds import assign_folds, fold_parts, hold_out, hold_out_equally
+from suite.folds import assign_folds, fold_parts, hold_out, hold_out_equally, refuse_shared_groups, whole_groups
 
 LABELS = ["a"] * 37 + ["b"] * 12 + ["c"] * 4
 GROUPS = [f"g{number // 3}" for number in range(len(LABELS))]
@@ -112,3 +112,14 @@ def test_errors() -> None:
         hold_out(LABELS, fraction=1.0, seed=0)
     with pytest.raises(DataError, match="at least two are needed"):
         hold_out(["a"], fraction=0.5, seed=0)
+
+
+def test_what_is_in_no_group_is_one_of_its_own() -> None:
+    assert whole_groups([None, "", None], own="abc") is None
+    assert whole_groups(["x", None, "x", ""], own="abcd") == ["group x", "b", "group x", "d"]
+
+
+def test_groups_in_two_splits_are_named_with_both() -> None:
+    refuse_shared_groups({"train": ["x", None, "y"], "test": ["z", None, ""]}, where="here")
+    with pytest.raises(DataError, match="here: group 'x' is in test and train: a group belongs into one split"):
+        refuse_shared_groups({"train": ["x", "y"], "test": ["z", "x"]}, where="here")

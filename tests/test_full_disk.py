@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from lightning.pytorch import Callback
 
-import suite.fitting
+from tests.commands import with_callback
 from tests.forked import Forked, in_processes
 from tests.test_resume import digest
 
@@ -25,14 +25,7 @@ class Fill(Callback):
 
 @pytest.fixture(autouse=True)
 def _filling(monkeypatch: pytest.MonkeyPatch) -> None:
-    build = suite.fitting.build_trainer
-
-    def filling(*args: Any, **kwargs: Any) -> Any:
-        trainer = build(*args, **kwargs)
-        trainer.callbacks.append(Fill())  # type: ignore[attr-defined]
-        return trainer
-
-    monkeypatch.setattr(suite.fitting, "build_trainer", filling)
+    with_callback(monkeypatch, Fill())
 
 
 def fit(folder: Path, *flags: str, ranks: int, variables: dict[str, str] | None = None) -> list[Forked]:

@@ -13,7 +13,7 @@ import suite.fitting
 from suite.checkpoint import weights_of
 from suite.ema import WeightAverage
 from suite.module import TrainingStep
-from tests.commands import assert_one_line, fit_toy, run
+from tests.commands import assert_one_line, fit_toy, run, with_callback
 from tests.test_callbacks import column, rows
 from tests.toy.model import SineModule
 
@@ -55,14 +55,7 @@ def test_a_step_that_is_not_finite_changes_nothing(tmp_path: Path, monkeypatch: 
             seen[trainer.global_step] = {"weights": {k: v.clone() for k, v in module.state_dict().items()},
                                          "steps": [float(each["step"]) for each in optimizer.values()]}  # fmt: skip
 
-    build = suite.fitting.build_trainer
-
-    def watched(*args: Any, **kwargs: Any) -> Any:
-        trainer = build(*args, **kwargs)
-        trainer.callbacks.append(Watch())  # type: ignore[attr-defined]
-        return trainer
-
-    monkeypatch.setattr(suite.fitting, "build_trainer", watched)
+    with_callback(monkeypatch, Watch())
     ran = fit_toy("--runs", tmp_path, "--name=a", "--trainer.log_every_n_steps=1", "--ema_decay=0.5")
     assert ran.status == 0, ran.err
     assert "step 3: loss or gradient not finite, nothing was updated (1 in a row)" in ran.err
@@ -189,14 +182,7 @@ def test_the_average_follows_its_equation(tmp_path: Path, monkeypatch: pytest.Mo
         def on_train_batch_end(self, trainer: Any, module: Any, *args: Any) -> None:
             self.on_train_start(trainer, module)
 
-    build = suite.fitting.build_trainer
-
-    def watched(*args: Any, **kwargs: Any) -> Any:
-        trainer = build(*args, **kwargs)
-        trainer.callbacks.append(Watch())  # type: ignore[attr-defined]
-        return trainer
-
-    monkeypatch.setattr(suite.fitting, "build_trainer", watched)
+    with_callback(monkeypatch, Watch())
     assert fit_toy("--runs", tmp_path, "--name=a", "--ema_decay=0.4").status == 0
     expected = dict(history[0])
     for update, weights in enumerate(history[1:], start=1):

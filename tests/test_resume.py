@@ -14,7 +14,9 @@ import torch
 from lightning.pytorch import Callback
 
 import domains
-import suite.fitting
+from suite.errors import UsageError
+from suite.run_folder import folder_of
+from tests.commands import with_callback
 from tests.forked import in_processes
 
 # Small enough to train in a second; the same flags for every domain that is added later, where it has them.
@@ -274,14 +276,7 @@ class Ends(Callback):
 def test_a_run_that_a_callback_ended_inside_an_epoch_goes_on_exactly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build = suite.fitting.build_trainer
-
-    def with_end(*args: Any, **kwargs: Any) -> Any:
-        trainer = build(*args, **kwargs)
-        trainer.callbacks.append(Ends())  # type: ignore[attr-defined]
-        return trainer
-
-    monkeypatch.setattr(suite.fitting, "build_trainer", with_end)
+    with_callback(monkeypatch, Ends())
     flags = ["--domain=toy", "--runs", str(tmp_path), "--tracking.mode=disabled", "--trainer.limit_val_batches=0"]
     last = Path("checkpoints") / "last.ckpt"
     assert in_processes("never", [*flags, "--name=whole"])[0].status == 0
@@ -290,3 +285,15 @@ def test_a_run_that_a_callback_ended_inside_an_epoch_goes_on_exactly(
     ended = in_processes("never", [*flags, f"--resume={tmp_path}/toy/cut"])[0]
     assert ended.status == 0, ended.err
     assert digest(tmp_path / "toy" / "cut" / last) == digest(tmp_path / "toy" / "whole" / last)
+
+
+def test_the_folder_of_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "a" / "checkpoints"
+    place.mkdir(parents=True)
+    assert folder_of(place / "last.ckpt") == tmp_path / "a"
+    monkeypatch.chdir(tmp_path / "a")
+    assert folder_of(Path("checkpoints/last.ckpt")).resolve() == tmp_path / "a"
+    monkeypatch.chdir(place)
+    assert folder_of(Path("last.ckpt")).resolve() == tmp_path / "a"
+    with pytest.raises(UsageError, match="a run goes on in its folder"):
+        folder_of(tmp_path / "a" / "last.ckpt")

@@ -95,13 +95,13 @@ class RecordingReader:
         if split not in SPLITS:
             raise UsageError(f"--data.split {split}: dataset {self.dataset} has {', '.join(SPLITS)}")
         if split not in self._recordings:
-            self._recordings[split] = self._notes(split) if self.dataset == "sample" else self._open(split)
+            if self.dataset != "sample":
+                self._recordings[split] = self._open(split)
+            elif self.division.folds is None:
+                self._recordings[split] = sample_notes(split, minutes=self.sample_minutes)
+            else:
+                self._recordings = self._cut(sample_notes("train", minutes=self.sample_minutes))
         return self._recordings[split]
-
-    def _notes(self, split: str) -> list[Recording]:
-        if self.division.folds is None:
-            return sample_notes(split, minutes=self.sample_minutes)
-        return self._cut(sample_notes("train", minutes=self.sample_minutes))[split]
 
     def _open(self, split: str) -> list[Recording]:
         items = self._all_items()

@@ -10,7 +10,7 @@ from domains.audio import sample
 from domains.audio.files import ENDINGS, ArrayClip, Clip, open_clips
 from suite.console import notice
 from suite.errors import DataError, UsageError, gather
-from suite.folds import fold_parts, hold_out
+from suite.folds import fold_parts, hold_out, refuse_shared_groups, whole_groups
 from suite.sources import data_folder, read_table
 
 _FSDD_NAME = re.compile(r"(\d)_([a-z]+)_(\d+)\.wav")
@@ -155,23 +155,9 @@ def divide(found: dict[str, list[Item]], *, held_out: float, seed: int) -> dict[
         empty = [name for name in missing if not parts[name]]
         if empty:
             raise DataError(f"too few files to hold out {' and '.join(missing)}: add files, or name them yourself")
-    _check_groups(parts)
+    given = {name: [item.group for item in items] for name, items in parts.items()}
+    refuse_shared_groups(given, where="the given splits")
     return parts
-
-
-def _check_groups(parts: dict[str, list[Item]]) -> None:
-    places: dict[str, set[str]] = {}
-    for split, items in parts.items():
-        for item in items:
-            if item.group is not None:
-                places.setdefault(item.group, set()).add(split)
-    gather(
-        [
-            f"group {group!r} is in {' and '.join(sorted(splits))}: a group belongs into one split"
-            for group, splits in sorted(places.items())
-            if len(splits) > 1
-        ]
-    )
 
 
 def cut_fold(items: Sequence[_Kind], *, folds: int, fold: int, held_out: float, seed: int) -> dict[str, list[_Kind]]:
@@ -186,11 +172,8 @@ def _values(item: Item | Recording) -> str:
 
 
 def _groups(items: Sequence[Item] | Sequence[Recording]) -> list[str] | None:
-    """The group of each item, one of its own where it has none; ``None`` where no item has any."""
-    groups = [getattr(item, "group", None) for item in items]
-    if not any(groups):
-        return None
-    return [f"group {group}" if group else f"file {number}" for number, group in enumerate(groups)]
+    own = [f"file {number}" for number in range(len(items))]
+    return whole_groups([item.group if isinstance(item, Item) else None for item in items], own=own)
 
 
 def check_choice(items: Sequence[Item], wanted: Iterable[tuple[str, str]]) -> None:

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from domains.text import corpora, sample
 from suite.errors import DataError, UsageError
 from suite.folders import class_files
-from suite.folds import Indices, fold_parts, hold_out, hold_out_equally
+from suite.folds import Indices, fold_parts, hold_out, hold_out_equally, refuse_shared_groups, whole_groups
 from suite.sources import read_lines, read_table
 
 DatasetName = Literal["sample", "sst2", "ag_news", "mr", "subj", "cr", "files"]
@@ -94,19 +94,9 @@ class RowReader:
                 self._cut()
             else:
                 self._rows[split] = whole
-            self._check_groups(split)
+            groups = {name: [row.group for row in rows] for name, rows in self._rows.items()}
+            refuse_shared_groups(groups, where="the splits read so far")
         return self._rows[split]
-
-    def _check_groups(self, split: str) -> None:
-        """Refuse groups that stand in the files of two splits, of those read so far."""
-        mine = {row.group for row in self._rows[split] if row.group}
-        for other, rows in self._rows.items():
-            both = sorted(mine & {row.group for row in rows if row.group}) if other != split else []
-            if both:
-                names = ", ".join(both[:8]) + (" ..." if len(both) > 8 else "")
-                raise DataError(
-                    f"{len(both)} group(s) are in {split} and in {other}: {names}: a group belongs into one split"
-                )
 
     def _whole(self, split: str) -> list[Row] | None:
         """The rows of a split as the set has it; ``None`` without."""
@@ -158,10 +148,7 @@ class RowReader:
 
 
 def _groups(rows: Sequence[Row]) -> list[str] | None:
-    """The group of each row, one of its own where it has none; ``None`` where no row has any."""
-    if not any(row.group for row in rows):
-        return None
-    return [f"group {row.group}" if row.group else f"row {number}" for number, row in enumerate(rows)]
+    return whole_groups([row.group for row in rows], own=[f"row {number}" for number in range(len(rows))])
 
 
 def _chosen(rows: Sequence[Row], indices: Indices) -> list[Row]:

@@ -28,6 +28,7 @@ class LabelledFiles(SuiteDataModule):
     A subclass says which files its named datasets have (``list_files``) and reads them (``read``).
     """
 
+    own_settings: ClassVar[frozenset[str]] = SuiteDataModule.own_settings | {"augment"}
     kind: ClassVar[str] = "file"
     prediction_usage: ClassVar[str] = "FILE FILE"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from suite.errors import DataError, UsageError, gather
-from suite.folds import fold_parts, hold_out
+from suite.folds import fold_parts, hold_out, refuse_shared_groups, whole_groups
 from suite.sources import read_lines, read_table
 
 SPLITS = ("train", "val", "test")
@@ -90,27 +90,16 @@ def read_manifest(path: Path) -> list[Item]:
     repeated = [name for name, count in Counter(item.name for item in items).items() if count > 1]
     problems += [f"{path}: {name} stands there more than once" for name in repeated]
     gather(problems)
-    check_groups(items, where=str(path))
+    _check_groups(items, where=str(path))
     return items
 
 
-def check_groups(items: Iterable[Item], *, where: str) -> None:
-    """Refuse a group with files in two splits.
-
-    Raises:
-        DataError: naming such groups.
-    """
-    splits: dict[str, set[str]] = defaultdict(set)
+def _check_groups(items: Iterable[Item], *, where: str) -> None:
+    splits: dict[str, list[str | None]] = defaultdict(list)
     for item in items:
-        if item.group is not None and item.split is not None:
-            splits[item.group].add(item.split)
-    gather(
-        [
-            f"{where}: group {group!r} is in {' and '.join(sorted(names))}: a group belongs into one split"
-            for group, names in sorted(splits.items())
-            if len(names) > 1
-        ]
-    )
+        if item.split is not None:
+            splits[item.split].append(item.group)
+    refuse_shared_groups(splits, where=where)
 
 
 def split_items(items: Sequence[Item], *, held_out: float, seed: int) -> list[Item]:
@@ -138,24 +127,21 @@ def split_items(items: Sequence[Item], *, held_out: float, seed: int) -> list[It
         pool = [index for index, item in enumerate(result) if item.split == "train"]
         chosen = [result[index] for index in pool]
         labels = [item.label for item in chosen]
-        _, held = hold_out(labels, fraction=held_out / left, seed=seed, groups=groups_of(chosen), key=name)
+        _, held = hold_out(labels, fraction=held_out / left, seed=seed, groups=_groups_of(chosen), key=name)
         left -= held_out
         for place in held.tolist():
             result[pool[place]] = result[pool[place]]._replace(split=name)
-    check_groups(result, where="held out of the files without a split")  # of a group only some may have had one
+    _check_groups(result, where="held out of the files without a split")  # of a group only some may have had one
     return result
 
 
 def fold_items(items: Sequence[Item], *, folds: int, fold: int, held_out: float, seed: int) -> list[Item]:
     """The same items split for one fold of a cross-validation: its own are test, ``held_out`` of the others val."""
     labels = [item.label for item in items]
-    parts = fold_parts(labels, folds=folds, fold=fold, seed=seed, held_out=held_out, groups=groups_of(items))
+    parts = fold_parts(labels, folds=folds, fold=fold, seed=seed, held_out=held_out, groups=_groups_of(items))
     names = {index: name for name, part in zip(parts._fields, parts, strict=True) for index in part.tolist()}
     return [item._replace(split=names[index]) for index, item in enumerate(items)]
 
 
-def groups_of(items: Sequence[Item]) -> list[str] | None:
-    """The group of each item, one of its own where it has none; ``None`` where no item has any."""
-    if all(item.group is None for item in items):
-        return None
-    return [f"group {item.group}" if item.group is not None else f"file {item.name}" for item in items]
+def _groups_of(items: Sequence[Item]) -> list[str] | None:
+    return whole_groups([item.group for item in items], own=[f"file {item.name}" for item in items])

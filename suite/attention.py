@@ -5,7 +5,7 @@ memory is never repeated. ``prepare`` computes what depends on the memory alone,
 """
 
 import math
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -41,11 +41,18 @@ def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
     return scores.softmax(dim=-1).masked_fill(~mask, 0.0)
 
 
+def _valid(values: Tensor, mask: Tensor) -> Tensor:
+    """``values (B, S, M)``, zero where no query may look: a weight of zero does not silence what is not a number."""
+    seen = mask.any(dim=1) if mask.dim() == 3 else mask
+    return values.masked_fill(~seen.unsqueeze(2), 0.0)
+
+
 class _SingleHead(nn.Module):
     """Scores to context: the part that the single-head kinds share."""
 
     def prepare(self, values: Tensor, mask: Tensor) -> Memory:
         """Bundle ``values (B, S, M)`` and their ``mask (B, S)`` with the keys made from them."""
+        values = _valid(values, mask)
         return Memory(values, self._keys(values), mask)
 
     def forward(self, queries: Tensor, memory: Memory) -> Attended:
@@ -121,6 +128,7 @@ class MultiHeadAttention(nn.Module):
 
     def prepare(self, values: Tensor, mask: Tensor) -> Memory:
         """Project ``values (B, S, M)`` to keys and values of all heads."""
+        values = _valid(values, mask)
         return Memory(self.value(values), self.key(values), mask)
 
     def forward(self, queries: Tensor, memory: Memory) -> Attended:
@@ -198,6 +206,7 @@ class LocationAwareAttention(nn.Module):
 
     def prepare(self, values: Tensor, mask: Tensor) -> Memory:
         """Bundle ``values (B, S, M)`` and their ``mask (B, S)`` with the keys made from them."""
+        values = _valid(values, mask)
         return Memory(values, self.key(values), mask)
 
     def forward(self, queries: Tensor, memory: Memory, previous: Tensor | None = None) -> Attended:
@@ -222,8 +231,10 @@ def build_attention(kind: AttentionKind, query_size: int, memory_size: int, *, n
     """The attention of that name, or nothing for ``none``.
 
     Raises:
-        UsageError: sizes that the kind cannot join.
+        UsageError: sizes that the kind cannot join, or a kind that there is not.
     """
+    if kind not in get_args(AttentionKind):
+        raise UsageError(f"attention is {kind}, allowed are {', '.join(get_args(AttentionKind))}")
     if kind == "additive":
         return AdditiveAttention(query_size, memory_size, size=query_size)
     if kind == "dot":

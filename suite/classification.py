@@ -37,10 +37,14 @@ class LabelledBatch(Protocol):
 
 
 class Scores(NamedTuple):
-    """``logits (B, C)``, and attention ``weights (B, T)`` of a pooling that has them."""
+    """``logits (B, C)``, and attention ``weights (B, T)`` of a pooling that has them.
+
+    ``penalty``, a scalar, is what a recurrent encoder adds to the training loss of an example.
+    """
 
     logits: Tensor
     weights: Tensor | None = None
+    penalty: Tensor | None = None
 
 
 def label_assets(labels: Iterable[str], *, where: str) -> dict[str, Any]:
@@ -144,7 +148,7 @@ class ClassificationModule(SuiteModule):
         return self.score(batch).logits
 
     def compute(self, batch: Any) -> StepOutput:
-        logits = self.score(batch).logits
+        logits, _, penalty = self.score(batch)
         exact = logits if logits.dtype == torch.float64 else logits.float()
         weight = self.class_weight if self.training else None
         loss = nn.functional.cross_entropy(
@@ -154,6 +158,8 @@ class ClassificationModule(SuiteModule):
             label_smoothing=self.label_smoothing if self.training else 0.0,
             reduction="sum",
         )
+        if self.training and penalty is not None:
+            loss = loss + penalty * len(logits)
         # The weights' mean over training is one: the number of examples is what the sum goes over.
         return StepOutput(loss, torch.tensor(len(logits), device=logits.device), logits.detach())
 

@@ -1,6 +1,6 @@
 """From the outputs of an encoder over time to one vector for each sequence; padding never counts."""
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ class Pooling(nn.Module):
         bidirectional: the second half of the features comes from the backward direction; matters to last and concat.
 
     Raises:
-        UsageError: a size below one, or an odd one with two directions.
+        UsageError: a size below one, an odd one with two directions, or a kind that there is not.
     """
 
     def __init__(self, input_size: int, *, kind: PoolingKind = "concat", bidirectional: bool = False) -> None:
@@ -40,6 +40,8 @@ class Pooling(nn.Module):
         if input_size < 1 or (bidirectional and input_size % 2):
             wanted = "an even number" if bidirectional else "1 or more"
             raise UsageError(f"input_size is {input_size}, allowed is {wanted}")
+        if kind not in get_args(PoolingKind):
+            raise UsageError(f"pooling is {kind}, allowed are {', '.join(get_args(PoolingKind))}")
         self.kind: PoolingKind = kind
         self.bidirectional = bidirectional
         self.output_size = input_size * (3 if kind == "concat" else 1)
@@ -54,10 +56,12 @@ class Pooling(nn.Module):
         """Pool each row.
 
         Raises:
-            UsageError: not one length a row.
+            UsageError: not one length a row, or lengths beyond T (on a CPU, where looking costs nothing).
         """
         if tuple(lengths.shape) != (outputs.size(0),):
             raise UsageError(f"lengths have shape {tuple(lengths.shape)}, expected one a row: ({outputs.size(0)},)")
+        if lengths.device.type == "cpu" and lengths.numel() and int(lengths.max()) > outputs.size(1):
+            raise UsageError(f"lengths reach {int(lengths.max())}, but the outputs have {outputs.size(1)} steps")
         if not outputs.size(1):  # a batch of nothing but empty rows
             outputs = outputs.new_zeros(outputs.size(0), 1, outputs.size(2))
         outputs = mask_steps(outputs, lengths)  # whatever stands at padding, NaN too, reaches nothing

@@ -225,12 +225,13 @@ class StreamDataModule(SuiteDataModule):
 class CarriedModule(SuiteModule):
     """A module that carries a state from batch to batch.
 
-    A domain writes ``compute_chunk(batch, state) -> (StepOutput, state)``; its batches say whether they begin tracks.
+    A domain writes ``compute_chunk(batch, state, begins) -> (StepOutput, state)``; its batches say whether they begin
+    tracks.
     A state is a tuple of tensors with a row for each track, as recurrent encoders take and give it.
 
     Args:
         assets: plain data that travels with the weights.
-        state_reset: probability that a track's state is emptied before a chunk in training. An epoch has few
+        state_reset: probability that a track begins anew with a chunk in training. An epoch has few
             beginnings: without more of them a model may never learn to begin, and go wrong for good where it does.
         optim: the optimiser and its schedule.
 
@@ -245,8 +246,13 @@ class CarriedModule(SuiteModule):
         self.state_reset = state_reset
         self._carried: dict[str, State] = {}
 
-    def compute_chunk(self, batch: Any, state: State | None) -> tuple[StepOutput, State]:
-        """Loss of a batch that goes on from ``state`` (``None``: from the beginning), and the state after it."""
+    def compute_chunk(self, batch: Any, state: State | None, begins: Tensor | None = None) -> tuple[StepOutput, State]:
+        """Loss of a batch that goes on from ``state`` (``None``: from the beginning), and the state after it.
+
+        ``begins (B,)`` is True for rows that begin all the same; encoders take it as it is. In training it is there
+        with every state, so that a learned first state has a part in every step (processes that share gradients wait
+        for it).
+        """
         raise NotImplementedError
 
     def compute(self, batch: Any) -> StepOutput:
@@ -254,19 +260,20 @@ class CarriedModule(SuiteModule):
         return self.compute_chunk(batch, None)[0]
 
     def compute_in(self, split: str, batch: Any) -> StepOutput:
-        state = None
+        state, begins = None, None
         if not batch.begins:
             assert split in self._carried, f"a chunk of {split} goes on from a state that is not there"
             state = tuple(part.to(self.device) for part in self._carried[split])
-            if split == "train" and self.state_reset:
-                state = self._reset(state)
-        output, final = self.compute_chunk(batch, state)
+            if split == "train":
+                begins = self._resets(state[0].size(0))
+        output, final = self.compute_chunk(batch, state, begins)
         self._carried[split] = _finite_rows(tuple(part.detach() for part in final))
         return output
 
-    def _reset(self, state: State) -> State:
-        emptied = torch.rand(state[0].size(0), device=self.device) < self.state_reset
-        return tuple(part.masked_fill(emptied.view(-1, *[1] * (part.dim() - 1)), 0.0) for part in state)
+    def _resets(self, rows: int) -> Tensor:
+        if not self.state_reset:
+            return torch.zeros(rows, dtype=torch.bool, device=self.device)
+        return torch.rand(rows, device=self.device) < self.state_reset
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the training state of every process; called on all of them."""

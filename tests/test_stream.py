@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from suite.errors import CheckpointError, DataError, UsageError
 from suite.module import StepOutput
 from suite.optim import OptimConfig
-from suite.recurrent import RecurrentEncoder
+from suite.recurrent import RecurrentEncoder, RecurrentOptions
 from suite.sequence import length_mask, pad_sequences
 from suite.stream import STATE_KEY, CarriedModule, Chunk, ChunkKey, Chunks, State, StreamDataModule, TrackSampler
 
@@ -61,10 +61,13 @@ class Module(CarriedModule):
         self.output = nn.Linear(3, 1)
         self.seen: list[tuple[list[int], bool]] = []
 
-    def compute_chunk(self, batch: Batch, state: State | None) -> tuple[StepOutput, State]:
+    def compute_chunk(
+        self, batch: Batch, state: State | None, begins: torch.Tensor | None = None
+    ) -> tuple[StepOutput, State]:
         self.seen.append((batch.indices, state is None))
         steps = max(batch.values.size(1) - 1, 1)
-        encoded = self.encoder(batch.values[:, :steps].unsqueeze(2).to(self.output.weight), batch.lengths, state)
+        inputs = batch.values[:, :steps].unsqueeze(2).to(self.output.weight)
+        encoded = self.encoder(inputs, batch.lengths, state, begins=begins)
         mask = length_mask(batch.lengths, steps)
         error = self.output(encoded.outputs).squeeze(2)[mask] - batch.values[:, 1:][mask[:, : batch.values.size(1) - 1]]
         return StepOutput(error.square().sum(), batch.lengths.sum()), encoded.state
@@ -210,29 +213,28 @@ def test_the_state_travels_with_a_checkpoint_as_plain_tensors() -> None:
     assert not empty
 
 
-def test_states_are_emptied_in_training_alone() -> None:
+def test_rows_begin_anew_in_training_alone() -> None:
     module = Module()
     module.state_reset = 0.5
     rows = 400
     state = tuple(torch.randn(rows, 1, 3) for _ in range(2))
-    found: list[State] = []
+    found: list[tuple[State, torch.Tensor | None]] = []
 
-    def keep(batch: Batch, state: State | None) -> tuple[StepOutput, State]:
+    def keep(batch: Batch, state: State | None, begins: torch.Tensor | None) -> tuple[StepOutput, State]:
         assert state is not None
-        found.append(state)
+        found.append((state, begins))
         return StepOutput(torch.zeros(()), torch.ones(())), state
 
-    module.compute_chunk = keep  # type: ignore[method-assign]
+    module.compute_chunk = keep  # type: ignore[method-assign, assignment]
     batch = Batch(torch.zeros(rows, 2), torch.ones(rows), list(range(rows)), False)
     for split in ("train", "val"):
         module._carried[split] = state
         module.compute_in(split, batch)
-    emptied = (found[0][0] == 0).flatten(1).all(dim=1)
-    assert 150 < int(emptied.sum()) < 250
-    for before, after in zip(state, found[0], strict=True):
-        assert torch.equal(after[~emptied], before[~emptied])
-        assert not after[emptied].any()
-    assert all(torch.equal(before, after) for before, after in zip(state, found[1], strict=True))
+    assert found[0][1] is not None
+    assert 150 < int(found[0][1].sum()) < 250
+    assert found[1][1] is None
+    for given, _ in found:
+        assert all(torch.equal(before, after) for before, after in zip(state, given, strict=True))
     with pytest.raises(UsageError, match=r"model\.state_reset is 1"):
         CarriedModule({}, state_reset=1.0)
 
@@ -266,7 +268,7 @@ def test_a_state_that_is_not_finite_is_emptied_and_others_go_on() -> None:
     seen: list[Any] = []
 
     class Breaking(CarriedModule):
-        def compute_chunk(self, batch: Any, state: Any) -> Any:
+        def compute_chunk(self, batch: Any, state: Any, begins: Any = None) -> Any:
             seen.append(state)
             final = (torch.tensor([[[1.0, 2.0]], [[3.0, 4.0]], [[5.0, 6.0]]]), torch.ones(3, 1, 2))
             final[0][1, 0, 0] = float("nan")
@@ -279,3 +281,34 @@ def test_a_state_that_is_not_finite_is_emptied_and_others_go_on() -> None:
     kept = seen[1]
     assert torch.equal(kept[0], torch.tensor([[[1.0, 2.0]], [[0.0, 0.0]], [[0.0, 0.0]]]))
     assert torch.equal(kept[1], torch.tensor([[[1.0, 1.0]], [[0.0, 0.0]], [[0.0, 0.0]]]))
+
+
+@pytest.mark.parametrize("kind", ["learned", "input"])
+def test_a_first_state_of_its_own_is_trained_in_every_step(kind: Any) -> None:
+    """It has a part in each chunk, as processes that share gradients ask for, and is what emptied rows begin with."""
+
+    class Learning(Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = RecurrentEncoder(1, 3, cell="lstm", options=RecurrentOptions(initial_state=kind))
+
+    module = Learning()
+    for begins_tracks in (True, False):
+        module.zero_grad()
+        module.compute_in(
+            "train", Batch(torch.randn(2, 4), torch.tensor([3, 3]), [0, 1], begins_tracks)
+        ).loss_sum.backward()
+        assert all(weight.grad is not None for weight in module.encoder.initial.parameters())
+    state = tuple(torch.randn(4, 1, 3) for _ in range(2))
+    inputs, lengths = torch.randn(4, 5, 1), torch.tensor([5, 3, 5, 0])
+    begins = torch.tensor([True, False, False, True])
+    mixed = module.encoder(inputs, lengths, state, begins=begins)
+    anew, on = module.encoder(inputs, lengths), module.encoder(inputs, lengths, state)
+    for name in ("outputs", "state"):
+        for part, new, old in zip(*(_parts(getattr(each, name)) for each in (mixed, anew, on)), strict=True):
+            torch.testing.assert_close(part[begins], new[begins], rtol=0, atol=0)
+            torch.testing.assert_close(part[~begins], old[~begins], rtol=0, atol=0)
+
+
+def _parts(value: Any) -> tuple[torch.Tensor, ...]:
+    return value if isinstance(value, tuple) else (value,)

@@ -13,7 +13,7 @@ from domains.text.language_data import LanguageData
 from domains.text.language_model import LanguageModule
 from domains.text.tokens import VocabularyConfig
 from suite.errors import DataError, UsageError
-from suite.recurrent import EncoderConfig
+from suite.recurrent import EncoderConfig, RecurrentOptions
 from suite.sampling import SamplingConfig
 from suite.vocabulary import EOS, Level
 from tests.commands import assert_one_line, run
@@ -208,6 +208,39 @@ def test_reading_both_ways_is_two_language_models(tmp_path: Path) -> None:
                     backward -= float(logits.log_softmax(dim=0)[row[place - 1]])
         assert float(output.loss_sum - output.outputs.nll) == pytest.approx(backward, rel=1e-6)
         torch.testing.assert_close(state[0][:, :1], other[0])
+
+
+@pytest.mark.parametrize("name", ["activation_penalty", "temporal_penalty"])
+def test_penalties_of_the_encoder_are_part_of_the_training_loss_alone(name: str, tmp_path: Path) -> None:
+    data = data_of(tmp_path)
+    batch = next(iter(data.loader("train", shuffle=True)))
+    encoder = EncoderConfig(hidden_size=6, bidirectional=False, options=RecurrentOptions(**{name: 10.0}))  # type: ignore[arg-type]
+    module = module_of(data, encoder=encoder, dropout=0.0)
+    plain = module_of(data, encoder=EncoderConfig(hidden_size=6, bidirectional=False), dropout=0.0)
+    plain.load_state_dict(module.state_dict())
+    assert torch.equal(plain.eval().compute(batch).loss_sum, module.eval().compute(batch).loss_sum)
+    added = module.train().compute(batch).loss_sum - plain.train().compute(batch).loss_sum
+    encoded = module.network(batch.tokens[:, :-1], batch.lengths)
+    torch.testing.assert_close(added, module.network.encoder.penalty(encoded) * batch.lengths.sum())
+    assert float(added) > 0.01
+
+
+def test_what_reads_backwards_begins_each_chunk_with_the_first_state(tmp_path: Path) -> None:
+    data = data_of(tmp_path)
+    options = RecurrentOptions(initial_state="learned")
+    module = module_of(data, encoder=EncoderConfig(hidden_size=6, bidirectional=True, options=options))
+    with torch.no_grad():
+        module.network.encoder.initial.value.normal_()
+    started: list[Any] = []
+    for layer in module.network.encoder.layers:
+        layer.register_forward_pre_hook(lambda _, given: started.append(given[2]))
+    batch = next(iter(data.loader("train", shuffle=True)))
+    state = tuple(torch.randn(len(batch.lengths), 2, 6) for _ in range(2))
+    module.compute_chunk(batch, state)
+    value: Any = module.network.encoder.initial.value
+    for part in range(2):
+        assert torch.equal(started[0][part], state[part][:, 0])
+        assert torch.equal(started[1][part], value[part, 1].expand(len(batch.lengths), -1))
 
 
 def test_continuations_read_forward_alone(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from domains.text.model import TextModule
 from domains.text.tokens import VocabularyConfig
 from suite.errors import UsageError
 from suite.pooling import PoolingKind
-from suite.recurrent import EncoderConfig
+from suite.recurrent import EncoderConfig, RecurrentOptions
 from suite.vocabulary import UNK, Tokenizer
 from tests.commands import QUIET, Ran, assert_one_line, run
 
@@ -72,6 +72,20 @@ def test_embedding_dropout_is_the_embeddings() -> None:
     assert not torch.equal(module.compute(batch).loss_sum, module.compute(batch).loss_sum)
     with pytest.raises(UsageError, match=r"embedding_dropout is 1\.0"):
         module_of(data, embedding_dropout=1.0)
+
+
+@pytest.mark.parametrize("name", ["activation_penalty", "temporal_penalty"])
+def test_penalties_of_the_encoder_are_part_of_the_training_loss_alone(name: str) -> None:
+    data = data_of()
+    batch = first_batch(data)
+    encoder = EncoderConfig(cell="gru", hidden_size=6, bidirectional=False, options=RecurrentOptions(**{name: 10.0}))  # type: ignore[arg-type]
+    module, plain = module_of(data, encoder=encoder, dropout=0.0), module_of(data, dropout=0.0)
+    plain.load_state_dict(module.state_dict())
+    assert torch.equal(plain.eval().compute(batch).loss_sum, module.eval().compute(batch).loss_sum)
+    added = module.train().compute(batch).loss_sum - plain.train().compute(batch).loss_sum
+    expected = module.network.encoder.penalty(module.network(batch.tokens, batch.lengths)) * len(batch.labels)
+    torch.testing.assert_close(added, expected)
+    assert float(added) > 0.01
 
 
 def test_attention_is_drawn_and_its_words_are_there(tmp_path: Path) -> None:

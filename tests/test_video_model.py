@@ -15,7 +15,7 @@ from domains.video.model import ClipModule, ImageModule
 from domains.video.weights import load_weights
 from suite.errors import CheckpointError, UsageError
 from suite.layer_groups import FinetuneConfig
-from suite.recurrent import EncoderConfig
+from suite.recurrent import EncoderConfig, RecurrentOptions
 from suite.vocabulary import Labels
 
 EXACT: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-10}
@@ -203,3 +203,19 @@ def test_image_module_scores_pictures() -> None:
     torch.testing.assert_close(module(batch), expected)
     assert [("error" in each) for each in module.predict_step(batch, 0)] == [False, True]
     assert module.sample_figure(batch).axes
+
+
+@pytest.mark.parametrize("name", ["activation_penalty", "temporal_penalty"])
+def test_penalties_of_the_encoder_are_part_of_the_training_loss_alone(name: str) -> None:
+    batch = clip_batch([3, 2])
+    encoder = EncoderConfig(cell="gru", hidden_size=10, bidirectional=False, options=RecurrentOptions(**{name: 10.0}))  # type: ignore[arg-type]
+    plain, module = clip_module(dropout=0.0), clip_module(dropout=0.0, encoder=encoder)
+    assert torch.equal(plain.compute(batch).loss_sum, module.compute(batch).loss_sum)
+    network = module.network.train()
+    assert network.encoder is not None
+    encoded = network.encoder(network.features(batch.frames, batch.lengths), batch.lengths)
+    module.train()
+    plain.train()
+    added = module.compute(batch).loss_sum - plain.compute(batch).loss_sum
+    torch.testing.assert_close(added, network.encoder.penalty(encoded) * 2, **EXACT)
+    assert float(added) > 0.01

@@ -107,12 +107,14 @@ class LanguageModule(CarriedModule):
         encoded = self._encode(batch.tokens[:, :-1], batch.lengths, None)
         return nn.functional.linear(self._features(encoded), self.output_weight, self.output_bias)
 
-    def _encode(self, tokens: Tensor, lengths: Tensor, state: State | None) -> Encoded:
+    def _encode(self, tokens: Tensor, lengths: Tensor, state: State | None, begins: Tensor | None = None) -> Encoded:
         """Encode a chunk; what reads backwards begins anew at its end."""
         if state is not None and self.backward_to_embedding is not None:
-            state = tuple(torch.stack([part[:, 0], torch.zeros_like(part[:, 1])], dim=1) for part in state)
-        encoded = self.network(tokens, lengths, state)
-        return encoded._replace(outputs=self.dropout(encoded.outputs))
+            forwards = torch.zeros_like(lengths, dtype=torch.bool) if begins is None else begins
+            begins = torch.stack([forwards, torch.ones_like(forwards)], dim=1)
+        encoded = self.network(tokens, lengths, state, begins)
+        undropped = encoded.outputs if encoded.undropped is None else encoded.undropped
+        return encoded._replace(outputs=self.dropout(encoded.outputs), undropped=undropped)
 
     def _features(self, encoded: Encoded) -> Tensor:
         """Features ``(B, T, E)`` that the next token is predicted from."""
@@ -128,14 +130,17 @@ class LanguageModule(CarriedModule):
         features = self.backward_to_embedding(encoded.outputs[:, 1:, self.hidden_size :][mask])
         return self._entropy(features, inputs[:, :-1][mask]).loss
 
-    def compute_chunk(self, batch: StreamBatch, state: State | None) -> tuple[StepOutput, State]:
+    def compute_chunk(
+        self, batch: StreamBatch, state: State | None, begins: Tensor | None = None
+    ) -> tuple[StepOutput, State]:
         inputs, targets = batch.tokens[:, :-1], batch.tokens[:, 1:]
-        encoded = self._encode(inputs, batch.lengths, state)
+        encoded = self._encode(inputs, batch.lengths, state, begins)
         features, final = self._features(encoded), encoded.state
         mask = length_mask(batch.lengths, inputs.size(1))
         if self.training:
             entropy = self._entropy(features[mask], targets[mask])
             loss, nll, rows = entropy.loss, entropy.nll, []
+            loss = loss + self.network.encoder.penalty(encoded) * batch.lengths.sum()
         else:
             sums = [
                 self._entropy(part[:count], target[:count]).loss

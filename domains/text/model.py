@@ -90,7 +90,8 @@ class TextModule(ClassificationModule):
     def score(self, batch: TextBatch) -> Scores:
         encoded = self.network(batch.tokens, batch.lengths)
         pooled = self.pooling(encoded.outputs, batch.lengths)
-        return Scores(self.output(self.dropout(pooled.features)), pooled.weights)
+        penalty = self.network.encoder.penalty(encoded)
+        return Scores(self.output(self.dropout(pooled.features)), pooled.weights, penalty)
 
     def layer_groups(self) -> list[tuple[str, list[nn.Module]]]:
         """Embedding, encoder, and what is above it."""

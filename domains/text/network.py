@@ -63,9 +63,11 @@ class TextEncoder(nn.Module):
         self.dropout = Dropout(dropout)
         self.word_dropout = word_dropout
 
-    def forward(self, tokens: Tensor, lengths: Tensor, state: State | None = None) -> Encoded:
-        """Encode ``tokens (B, T)``, going on from ``state``."""
+    def forward(
+        self, tokens: Tensor, lengths: Tensor, state: State | None = None, begins: Tensor | None = None
+    ) -> Encoded:
+        """Encode ``tokens (B, T)``, going on from ``state`` but for what ``begins``, as in ``RecurrentEncoder``."""
         if self.training and self.word_dropout:
             unread = torch.rand(tokens.shape, device=tokens.device) < self.word_dropout
             tokens = tokens.masked_fill(unread & (tokens != PAD), UNK)
-        return self.encoder(self.dropout(self.embedding(tokens)), lengths, state)
+        return self.encoder(self.dropout(self.embedding(tokens)), lengths, state, begins=begins)

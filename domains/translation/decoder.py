@@ -69,7 +69,9 @@ class AttentionDecoder(nn.Module):
         self.combine = nn.Linear(hidden + (memory_size if attention is not None else 0), hidden)
         layers = config.num_layers - 1
         self.upper = (
-            RecurrentEncoder(hidden, hidden, cell=config.cell, num_layers=layers, options=options) if layers else None
+            RecurrentEncoder(hidden, hidden, cell=config.cell, num_layers=layers, dropout=dropout, options=options)
+            if layers
+            else None
         )
         self.dropout = Dropout(dropout)
         self.num_states = self.lower.num_states

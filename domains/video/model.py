@@ -175,7 +175,7 @@ class ClipModule(FrameModule):
         logits = scores.logits if scores.logits.dtype == torch.float64 else scores.logits.float()
         parts = torch.log_softmax(logits, dim=1).view(len(batch.labels), clips, -1)
         weights = None if scores.weights is None else scores.weights[::clips]
-        return Scores(torch.logsumexp(parts, dim=1) - math.log(clips), weights)
+        return Scores(torch.logsumexp(parts, dim=1) - math.log(clips), weights, scores.penalty)
 
     @torch.no_grad()
     def sample_figure(self, batch: ClipBatch) -> Figure:

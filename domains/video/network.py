@@ -106,10 +106,12 @@ class ClipClassifier(nn.Module):
     def forward(self, frames: Tensor, lengths: Tensor) -> Scores:
         """Logits, and the attention over frames ``(R, T)`` of a pooling that has it."""
         features = self.dropout(self.features(frames, lengths))
+        penalty = None
         if self.encoder is not None:
-            features = self.encoder(features, lengths).outputs
+            encoded = self.encoder(features, lengths)
+            features, penalty = encoded.outputs, self.encoder.penalty(encoded)
         pooled = self.pooling(features, lengths)
-        return Scores(self.output(self.dropout(pooled.features)), pooled.weights)
+        return Scores(self.output(self.dropout(pooled.features)), pooled.weights, penalty)
 
 
 def _differences(frames: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ class BatchNormLSTMLayer(UnrolledLayer):
     Training normalises each step over the rows that are still running (padding has no part in it), eval by running
     averages, of which each of the first ``options.statistics_steps`` steps has its own; steps beyond what training has
     reached take the last. A step at which a single row is running has no variance and takes the running ones too.
+    Where rows have done different numbers of steps, training files their common moments under the median.
 
     The state has a third tensor, the number of steps done ``(B, 1)``, so that chunks find their statistics; it may be
     left out of a state that is handed in and is then zero.
@@ -67,7 +68,7 @@ class BatchNormLSTMLayer(UnrolledLayer):
             steps=inputs.size(1),
         )  # fmt: skip
         if self.training and len(inputs):
-            self._update(norms, int(done.max()))
+            self._update(norms, int(done.median()))
         return outputs, (*final, (done + lengths).unsqueeze(1).to(final[0].dtype))
 
     def recur(self, gates: Tensor, start: State, schedule: Schedule) -> tuple[Recurrence, Extras]:
@@ -91,6 +92,10 @@ class BatchNormLSTMLayer(UnrolledLayer):
         if not count:
             return
         first, last = min(done, limit - 1), min(done + count, limit)
+        # Of a batch whose step will be skipped nothing stays: not a number would stay for good.
+        moments = [torch.stack((each.mean, each.variance)) for norm in norms for each in norm.moments]
+        finite = torch.stack([each.isfinite().all() for each in moments]).view(len(norms), count).all(dim=0)
+        sound = _all_of_rest(finite, last - first).unsqueeze(1)
         momentum = (1.0 / (batches[first:last] + 1)).clamp_min(_MOMENTUM).unsqueeze(1)
         for norm, name in zip(norms, ("ih", "hh", "memory"), strict=True):
             rows = torch.tensor([each.rows for each in norm.moments], device=batches.device).unsqueeze(1)
@@ -99,8 +104,14 @@ class BatchNormLSTMLayer(UnrolledLayer):
             for table, values in ((f"mean_{name}", means), (f"variance_{name}", variances)):
                 kept = _fold(values, last - first)
                 target = getattr(self, table)[first:last]
-                target.copy_(torch.lerp(target, kept.to(target.dtype), momentum.to(target.dtype)))
-        batches[first:last] += 1
+                moved = torch.lerp(target, kept.to(target.dtype), momentum.to(target.dtype))
+                target.copy_(torch.where(sound, moved, target))
+        batches[first:last] += sound.squeeze(1)
+
+
+def _all_of_rest(values: Tensor, size: int) -> Tensor:
+    """As ``_fold``, of truth values."""
+    return torch.cat([values[: size - 1], values[size - 1 :].all().view(1)])
 
 
 def _fold(values: Tensor, size: int) -> Tensor:

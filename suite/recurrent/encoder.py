@@ -126,17 +126,25 @@ class RecurrentEncoder(nn.Module):
         return total
 
     def forward(
-        self, inputs: Tensor, lengths: Tensor, state: State | None = None, condition: Tensor | None = None
+        self,
+        inputs: Tensor,
+        lengths: Tensor,
+        state: State | None = None,
+        condition: Tensor | None = None,
+        begins: Tensor | None = None,
     ) -> Encoded:
         """Encode ``inputs (B, T, D)`` of which the first ``lengths (B,)`` steps of each row are valid.
 
         ``condition`` is ``(B, C)``, the same for all steps, or ``(B, T, C)``; without one it counts as zeros.
+        ``begins (B,)``, or ``(B, num_layers * num_directions)``, is True where the encoder's own first state takes the
+        place of ``state``.
 
         Raises:
-            UsageError: inputs, a state or a condition of another size than this encoder's, lengths outside 0 to T, or
-                not one length a row.
+            UsageError: inputs, a state or a condition of another size or type than this encoder's, lengths outside 0
+                to T, or not one length a row.
         """
         self._check(inputs, lengths, state)
+        lengths = lengths.long()
         # Whatever stands at padding, not even NaN may reach a gradient or a saturated gate. (Asking whether there is
         # any would stop an accelerator.)
         if inputs.device.type != "cpu" or not bool((lengths == inputs.size(1)).all()):
@@ -144,6 +152,8 @@ class RecurrentEncoder(nn.Module):
         context = self._context(inputs, lengths, condition)
         if state is None:
             state = self.initial(inputs, lengths)
+        elif begins is not None:
+            state = self._begin(state, begins, inputs, lengths)
         inputs = self.input_dropout(inputs)
         finals: list[State] = []
         for number in range(self.num_layers):
@@ -161,6 +171,18 @@ class RecurrentEncoder(nn.Module):
         stacked = tuple(torch.stack(parts, dim=1) for parts in zip(*finals, strict=True))
         dropped = self.output_dropout(inputs)
         return Encoded(dropped, stacked, lengths, None if dropped is inputs else inputs)
+
+    def _begin(self, state: State, begins: Tensor, inputs: Tensor, lengths: Tensor) -> State:
+        """The given state, and the encoder's own first one where a row begins."""
+        where = (begins if begins.dim() == 2 else begins.unsqueeze(1)).unsqueeze(2)
+        first = self.initial(inputs, lengths) or ()
+        missing = (None,) * (
+            len(state) - len(first)
+        )  # zeros: of all states, or of the steps that batchnorm_lstm counts
+        return tuple(
+            part.masked_fill(where, 0.0) if new is None else torch.where(where, new.to(part.dtype), part)
+            for part, new in zip(state, (*first, *missing), strict=True)
+        )
 
     def _run(
         self, index: int, inputs: Tensor, lengths: Tensor, start: State | None, *, backward: bool
@@ -210,6 +232,10 @@ class RecurrentEncoder(nn.Module):
         if inputs.dim() != 3 or inputs.size(2) != self.input_size or not inputs.is_floating_point():
             given = f"{tuple(inputs.shape)} of {str(inputs.dtype).removeprefix('torch.')}"
             raise UsageError(f"inputs are {given}, expected (B, T, {self.input_size}) of a floating type")
+        weight = next(self.layers.parameters())
+        if inputs.dtype != weight.dtype and not torch.is_autocast_enabled(inputs.device.type):
+            given, own = (str(each.dtype).removeprefix("torch.") for each in (inputs, weight))
+            raise UsageError(f"inputs are of {given}, the encoder's weights of {own}: convert one of them")
         if lengths.is_floating_point() or lengths.dtype == torch.bool:
             raise UsageError(f"lengths are {str(lengths.dtype).removeprefix('torch.')}, expected whole numbers")
         if tuple(lengths.shape) != (inputs.size(0),):
@@ -226,7 +252,8 @@ class RecurrentEncoder(nn.Module):
         expected = (rows, len(self.layers), self.hidden_size)
         given = [tuple(part.shape) for part in state]
         count = [*expected[:2], 1]  # of batchnorm_lstm: the steps done, which may be left out
-        parts = given[:-1] if self.cell == "batchnorm_lstm" and given[-1:] == [tuple(count)] else given
+        counted = self.cell == "batchnorm_lstm" and len(given) > self.num_states and given[-1] == tuple(count)
+        parts = given[:-1] if counted else given
         if len(parts) != self.num_states or any(part != expected for part in parts):
             raise UsageError(f"the state has shapes {given}, expected {self.num_states} of {expected}")
         if not all(part.is_floating_point() for part in state):

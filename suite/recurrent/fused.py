@@ -5,6 +5,8 @@ backward), so it is used on accelerators alone. On CPU the padded batch goes thr
 states are made right by other means:
 
 - the final output of each row is gathered at its last valid step;
+- an ``rnn_relu`` that ran on through padding could overflow there, and a gradient of zero times infinity is none: one
+  more input, 1 at padding and 0 elsewhere, with a constant weight far below zero, sets it to zero there;
 - the cell state of an LSTM does not appear among the outputs, so every step gets one more input, 1 at padding and 0
   elsewhere, with constant weights that close the input gate and open the forget gate there: the sigmoid is then exactly
   0 or 1 in floating point, and the cell state passes through padding unchanged, with its gradient.
@@ -34,6 +36,8 @@ _FUNCTIONS: dict[str, Any] = {
 _MODULES = {"rnn_tanh": nn.RNN, "rnn_relu": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 # Far beyond where a sigmoid saturates in float32, float64 and bfloat16, and far from overflow in float16.
 _SATURATED = 1e4
+# Far below what any state's share of a ReLU can be, finite in every precision but float16, and what is left there.
+_CLOSED, _CLOSED_HALF = 1e30, 6e4
 
 
 class FusedLayer(nn.Module):
@@ -88,6 +92,11 @@ class FusedLayer(nn.Module):
         valid step. A row of length zero keeps the state that it came with. ``weight`` stands in for the recurrent
         weight where some of it is dropped.
         """
+        if not inputs.size(1):
+            zeros = inputs.new_zeros(len(inputs), self.rnn.hidden_size)
+            return zeros.unsqueeze(1)[:, :0], (zeros,) * self.num_states if state is None else state
+        if state is not None and not torch.is_autocast_enabled(inputs.device.type):
+            state = tuple(part.to(inputs.dtype) for part in state)
         if _lacks_kernels(inputs):
             with torch.autocast("cpu", enabled=False):
                 start = None if state is None else tuple(part.float() for part in state)
@@ -118,12 +127,15 @@ class FusedLayer(nn.Module):
     ) -> tuple[Tensor, State]:
         if bool((lengths == inputs.size(1)).all()):
             return self._run(inputs, state, weight)
-        if self.cell != "lstm":
-            outputs, _ = self._run(inputs, state, weight)
-            final: State = (last_valid(outputs, lengths),)
+        if self.cell == "lstm":
+            outputs, (_, memory) = self._run_flagged(inputs, lengths, state, weight)
+            final: State = (last_valid(outputs, lengths), memory)
         else:
-            outputs, (_, memory) = self._run_with_frozen_padding(inputs, lengths, state, weight)
-            final = (last_valid(outputs, lengths), memory)
+            flagged = self.cell == "rnn_relu"
+            outputs, _ = (
+                self._run_flagged(inputs, lengths, state, weight) if flagged else self._run(inputs, state, weight)
+            )
+            final = (last_valid(outputs, lengths),)
         return self._keep_empty_rows(mask_steps(outputs, lengths), final, lengths, state)
 
     def _run(self, inputs: Tensor, state: State | None, weight: Tensor | None) -> tuple[Tensor, State]:
@@ -156,22 +168,23 @@ class FusedLayer(nn.Module):
         weight = rnn.weight_hh_l0 if weight is None else weight
         return run(recurrence, gates, weight, start, schedule, extras=extras, steps=inputs.size(1))
 
-    def _run_with_frozen_padding(
+    def _run_flagged(
         self, inputs: Tensor, lengths: Tensor, state: State | None, recurrent: Tensor | None
     ) -> tuple[Tensor, State]:
-        batch, steps, _ = inputs.shape
-        hidden = self.rnn.hidden_size
-        padding = ~length_mask(lengths, steps).unsqueeze(2)
-        gates = inputs.new_zeros(4, hidden, dtype=self.rnn.weight_ih_l0.dtype)  # input, forget, cell, output
-        gates[0], gates[1] = -_SATURATED, _SATURATED
-        weight = torch.cat([self.rnn.weight_ih_l0, gates.view(-1, 1)], dim=1)
-        zeros = inputs.new_zeros(batch, hidden, dtype=inputs.dtype)
-        start = tuple(part.unsqueeze(0).contiguous() for part in state or (zeros, zeros))
-        recurrent = self.rnn.weight_hh_l0 if recurrent is None else recurrent
-        flat = [weight, recurrent, self.rnn.bias_ih_l0, self.rnn.bias_hh_l0]
-        outputs, *final = torch.lstm(
-            torch.cat([inputs, padding.to(inputs.dtype)], dim=2), start, flat, True, 1, 0.0, self.training, False, True
-        )
+        """Run with one more input, 1 at padding, whose weights keep an LSTM's memory or set a ReLU to zero there."""
+        rnn, hidden = self.rnn, self.rnn.hidden_size
+        padding = ~length_mask(lengths, inputs.size(1)).unsqueeze(2)
+        flag = rnn.weight_ih_l0.new_zeros(rnn.weight_ih_l0.size(0), 1)
+        if self.cell == "lstm":  # input gate, forget gate
+            flag[:hidden], flag[hidden : 2 * hidden] = -_SATURATED, _SATURATED
+        else:
+            flag.fill_(-_CLOSED_HALF if _computes_in(inputs) == torch.float16 else -_CLOSED)
+        zeros = inputs.new_zeros(len(inputs), hidden)
+        start = self._expand(state or (zeros,) * self.num_states)
+        recurrent = rnn.weight_hh_l0 if recurrent is None else recurrent
+        flat = [torch.cat([rnn.weight_ih_l0, flag], dim=1), recurrent, rnn.bias_ih_l0, rnn.bias_hh_l0]
+        seen = torch.cat([inputs, padding.to(inputs.dtype)], dim=2)
+        outputs, *final = _FUNCTIONS[self.cell](seen, start, flat, True, 1, 0.0, self.training, False, True)
         return outputs, self._squeeze(tuple(final))
 
     def _keep_empty_rows(
@@ -195,7 +208,14 @@ class FusedLayer(nn.Module):
         return tuple(part.squeeze(0) for part in parts)
 
 
+def _computes_in(inputs: Tensor) -> torch.dtype:
+    device = inputs.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else inputs.dtype
+
+
 def _lacks_kernels(inputs: Tensor) -> bool:
-    """Whether autocast asks for bfloat16 on a CPU that has none: torch's LSTM would raise, so float32 stays."""
-    asked = inputs.device.type == "cpu" and torch.is_autocast_enabled("cpu")
-    return asked and torch.get_autocast_dtype("cpu") == torch.bfloat16 and not has_bfloat16("cpu")
+    """Whether autocast asks for a precision that torch's LSTM has no kernel for on this CPU: float32 stays."""
+    if inputs.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+        return False
+    asked = torch.get_autocast_dtype("cpu")
+    return asked == torch.float16 or (asked == torch.bfloat16 and not has_bfloat16("cpu"))

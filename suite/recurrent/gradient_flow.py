@@ -72,6 +72,9 @@ def gradient_by_lag(
         raise UsageError("gradients by lag need an encoder that reads in one direction: use gradient_each_way")
     with _measured(encoder):
         given = _given(encoder, inputs, lengths, probe)
+        if state is None:  # of the whole rows: from their ends alone a first state could not be computed
+            with torch.no_grad():
+                state = encoder.initial(given.inputs, given.lengths)
         packed = _with_condition(given.inputs, condition)
         return _measure(_whole(encoder), given._replace(inputs=packed), state, max_steps)
 

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from suite.recurrent.dropout import Zoneout
+from suite.recurrent.first_order import first_order
 from suite.recurrent.kernel_steps import compiled_kernels, runs_compiled
 from suite.recurrent.scan import linear_recurrence
 from suite.recurrent.unroll import State
@@ -97,7 +97,7 @@ class _Compiled(torch.autograd.Function):
         return states
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor, Tensor, None]:
         gates, start, lengths, states = ctx.saved_tensors
         carried, slope = torch.zeros_like(start), torch.zeros_like(gates)

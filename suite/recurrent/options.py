@@ -12,6 +12,7 @@ CellName = Literal[
 ]  # fmt: skip
 Activation = Literal["tanh", "relu", "leaky_relu", "elu", "gelu", "softsign", "sigmoid"]
 InitialStateKind = Literal["zero", "random", "learned", "input"]
+RecurrentInit = Literal["orthogonal", "identity"]
 
 CELLS: tuple[CellName, ...] = get_args(CellName)
 FUSED: tuple[FusedCell, ...] = get_args(FusedCell)
@@ -55,7 +56,7 @@ class RecurrentOptions:
     zoneout_memory: float = 0.0
     activation_penalty: float = 0.0
     temporal_penalty: float = 0.0
-    recurrent_init: Literal["orthogonal", "identity"] = "orthogonal"
+    recurrent_init: RecurrentInit = "orthogonal"
     forget_bias: float | None = None
     chrono_steps: int | None = None
     initial_state: InitialStateKind = "zero"
@@ -89,7 +90,8 @@ class RecurrentOptions:
             value = getattr(self, name)
             if value is not None and value < low:
                 raise UsageError(f"{name} is {value}, allowed is {low} or more")
-        for name, kind in (("activation", Activation), ("initial_state", InitialStateKind)):
+        kinds = {"activation": Activation, "initial_state": InitialStateKind, "recurrent_init": RecurrentInit}
+        for name, kind in kinds.items():
             value = getattr(self, name)
             if value is not None and value not in get_args(kind):
                 raise UsageError(f"{name} is {value}, allowed are {', '.join(get_args(kind))}")

@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from suite.recurrent.first_order import first_order
 
 Method = Literal["loop", "blocked", "scan"]
 
@@ -37,9 +38,11 @@ class _Recurrence(torch.autograd.Function):
         return states
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         decay, states, start = ctx.saved_tensors
+        if not states.size(1):
+            return decay, states, torch.zeros_like(start), None  # of no steps
         # The gradient at t is what comes in at t, and what t + 1 passes on through its own decay.
         passed = torch.zeros_like(decay)
         passed[:, :-1] = decay[:, 1:]

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from suite.recurrent.first_order import first_order
 
 State = tuple[Tensor, ...]
 Extras = tuple[Tensor | None, ...]
@@ -162,7 +163,7 @@ class Unroll(torch.autograd.Function):
         return buffers.hidden[1:], _last(buffers.hidden, schedule), last
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, *grads: Tensor | None) -> Extras:
         outputs, hidden, memory = grads
         recurrence, schedule, saved = copy(ctx.recurrence), ctx.schedule, iter(ctx.saved_tensors)

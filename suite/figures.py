@@ -5,9 +5,19 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from torch import Tensor
 
+MOST_WORDS = 120
+LONGEST = 60  # tokens of a side that are drawn: more cannot be read, and take minutes and a gigabyte
+
 
 def attention_figure(weights: Tensor, *, rows: Sequence[str], columns: Sequence[str], title: str = "") -> Figure:
-    """Attention ``weights (len(rows), len(columns))`` as an image: a row is a written token, a column a read one."""
+    """Attention ``weights (len(rows), len(columns))`` as an image: a row is a written token, a column a read one.
+
+    Of longer sides the first ``LONGEST`` are drawn, and the title says so.
+    """
+    if len(rows) > LONGEST or len(columns) > LONGEST:
+        note = f"the first {LONGEST} tokens of {len(columns)} read and {len(rows)} written"
+        weights, title = weights[:LONGEST, :LONGEST], f"{title} ({note})" if title else note
+        rows, columns = rows[:LONGEST], columns[:LONGEST]
     figure = Figure(figsize=(1.5 + 0.35 * len(columns), 1.2 + 0.3 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     axes.imshow(weights.float().cpu().numpy(), cmap="Greys", vmin=0.0, vmax=1.0, aspect="auto")
@@ -21,8 +31,15 @@ def attention_figure(weights: Tensor, *, rows: Sequence[str], columns: Sequence[
 def words_figure(rows: Sequence[tuple[Sequence[str], Sequence[float], str]], *, columns: int = 12) -> Figure:
     """Words shaded by their weights: each of ``rows`` is its words, a weight of 0 to 1 each, and a title.
 
-    Shades go up to the largest weight of a row, which is said beside the title; ``columns`` words stand on a line.
+    Shades go up to the largest weight of a row, which is said beside the title; ``columns`` words stand on a line. Of a
+    longer text the first ``MOST_WORDS`` are drawn, and the title says so.
     """
+    rows = [
+        (words[:MOST_WORDS], weights[:MOST_WORDS], f"{title}, the first {MOST_WORDS} of {len(words)} words")
+        if len(words) > MOST_WORDS
+        else (words, weights, title)
+        for words, weights, title in rows
+    ]
     lines = [-(-max(len(words), 1) // columns) + 1 for words, _, _ in rows]
     figure = Figure(figsize=(1.1 * columns, 0.36 * sum(lines) + 0.2), layout="constrained")
     axes = figure.add_subplot()

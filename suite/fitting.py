@@ -116,8 +116,8 @@ def _train(
     report = origin.hand_over(module, settings) if origin else None
     if checkpoint is None and origin is None:
         module.begin(data)
-    # What is wrong with the data is said before there is a run.
-    batches = {split: len(data.loader(split, shuffle=False)) for split in ("train", "val")}
+    # What is wrong with the data is said before there is a run; of the test, too, with which it ends.
+    batches = {split: len(data.loader(split, shuffle=False)) for split in ("train", "val", "test")}
     if batches["train"] == 1:
         count = len(data.examples("train").lengths)
         notice(f"data: the {count} training examples fit one batch: every epoch is a single step")

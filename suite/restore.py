@@ -109,6 +109,7 @@ def restore(
     kept = {key: value for key, value in settings["data"].items() if key not in task.data.trained_settings}
     base = {"data": kept, **settings.get("decoding", {})}
     parsed = parser.parse_args(["--config", json.dumps(base), *recipes_first(arguments)])
+    _refuse_own_rows(settings["data"], settings_of(parsed, without=())["data"])
     settle_precision(parsed.trainer)
     options = parser.instantiate(parsed)
     prepare_process(threads=options.threads)
@@ -124,6 +125,16 @@ def restore(
         assets=checkpoint[RECORD_KEY]["assets"],
     )
     return Restored(module, data, _trainer(options), options)
+
+
+def _refuse_own_rows(trained: dict[str, Any], asked: dict[str, Any]) -> None:
+    """Refuse to take a split from the training rows that the run had a file for: it has learnt from all of them."""
+    for split in ("val", "test"):
+        if trained.get(split) and not asked.get(split):
+            raise UsageError(
+                f"data.{split} was {trained[split]} when this was trained: taken from the training rows now, it would "
+                "hold what the model has learnt from; name a file"
+            )
 
 
 def _peek(verb: str, arguments: Sequence[str]) -> str:

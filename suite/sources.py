@@ -91,22 +91,27 @@ def read_table(path: str | os.PathLike[str], *, columns: Sequence[str], format: 
     return rows
 
 
-def hold_out(rows_count: int, *, fraction: float, seed: int) -> tuple[list[int], list[int]]:
+def hold_out(rows_count: int, *, fraction: float, seed: int, place: int = 0) -> tuple[list[int], list[int]]:
     """Indices of the rows that are kept and of those held out, both ascending, a function of the arguments alone.
 
-    About ``fraction`` of the rows are held out, but at least one row is on each side. Raises UsageError for a fraction
-    that is not between 0 and 1, DataError for fewer than two rows.
+    About ``fraction`` of the rows are held out, but at least one row is on each side. Calls that differ in ``place``
+    (0, 1, ...) alone hold out rows of which none is in two of them. Raises UsageError for a fraction that is not
+    between 0 and 1 / (1 + place), DataError for too few rows.
     """
-    if not 0 < fraction < 1:
-        raise UsageError(f"the held-out fraction must lie between 0 and 1 (both excluded), not {fraction}")
-    if rows_count < 2:
-        raise DataError(f"{rows_count} row(s) cannot be split: at least one row to keep and one to hold out are needed")
+    if not 0 < fraction * (1 + place) < 1:
+        limit = "1" if not place else f"1/{1 + place}"
+        raise UsageError(f"the held-out fraction must lie between 0 and {limit} (both excluded), not {fraction}")
+    if rows_count < 2 + place:
+        raise DataError(
+            f"{rows_count} row(s) cannot be split: a row to keep and one for each held-out split are needed"
+        )
     # Sorting by random() rather than shuffle(): only random() is promised to stay the same in later Pythons.
     draw = random.Random(f"hold out {seed}")
     keys = [draw.random() for _ in range(rows_count)]
     order = sorted(range(rows_count), key=keys.__getitem__)
-    count = min(max(1, round(rows_count * fraction)), rows_count - 1)
-    return sorted(order[count:]), sorted(order[:count])
+    count = min(max(1, round(rows_count * fraction)), (rows_count - 1) // (1 + place))
+    begin, end = place * count, (1 + place) * count
+    return sorted(order[:begin] + order[end:]), sorted(order[begin:end])
 
 
 def data_folder(name: str, *, files: Sequence[str]) -> Path:
@@ -292,6 +297,10 @@ def _need_file(path: Path) -> None:
     if path.exists():
         raise DataError(f"{path}: a folder or device where a file is needed")
     if not path.parent.is_dir():
-        raise DataError(f"{path}: no such file, and no such folder {path.parent}")
+        here = "" if path.is_absolute() else f" (a relative path counts from {Path.cwd()})"
+        raise DataError(f"{path}: no such file, and no such folder {path.parent}{here}")
     near = difflib.get_close_matches(path.name, sorted(entry.name for entry in path.parent.iterdir()), n=3)
-    raise DataError(f"{path}: no such file" + (f"; near names there: {', '.join(near)}" if near else ""))
+    hint = f"; near names there: {', '.join(near)}" if near else ""
+    if not near and not path.is_absolute():
+        hint = f" (a relative path counts from {Path.cwd()})"
+    raise DataError(f"{path}: no such file{hint}")

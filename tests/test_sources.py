@@ -233,6 +233,16 @@ def test_hold_out_is_a_partition(count: int, fraction: float, seed: int):
     assert hold_out(count, fraction=fraction, seed=seed) == (kept, held)
 
 
+@given(count=st.integers(3, 300), fraction=st.floats(0.001, 0.499), seed=st.integers(0, 2**40))
+def test_places_hold_out_rows_of_their_own(count: int, fraction: float, seed: int):
+    """What one split is does not depend on whether there is another."""
+    first, second = (set(hold_out(count, fraction=fraction, seed=seed, place=place)[1]) for place in (0, 1))
+    assert first
+    assert second
+    assert not first & second
+    assert len(first | second) < count
+
+
 def test_hold_out_is_golden():
     # Written down so that a stored run keeps its split under later versions of Python and of this file.
     assert hold_out(10, fraction=0.3, seed=0)[1] == [0, 1, 5]

@@ -70,8 +70,11 @@ def test_a_share_is_held_out_for_each_split_that_is_not_given(tmp_path: Path) ->
     again, other = own(table, held_out=0.1, seed=3), own(table, held_out=0.1, seed=4)
     assert again.pairs("val") == splits["val"]
     assert other.pairs("val") != splits["val"]
-    only_val = own(table, held_out=0.1, test=table)
+    only_val = own(table, held_out=0.1, seed=3, test=table)
     assert (len(only_val.pairs("train")), len(only_val.pairs("val")), len(only_val.pairs("test"))) == (54, 6, 60)
+    assert only_val.pairs("val") == splits["val"], "naming the test does not change what is held out for the validation"
+    only_test = own(table, held_out=0.1, seed=3, val=table)
+    assert only_test.pairs("test") == splits["test"]
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 0.5])
@@ -158,6 +161,31 @@ def test_long_pairs_leave_training_alone_and_are_counted(tmp_path: Path) -> None
     evaluated = run("evaluate", "--checkpoint", tmp_path / "runs" / "translation" / "a", "--output", output)
     assert evaluated.status == 0, evaluated
     assert len(output.read_text(encoding="utf-8").splitlines()) == 62
+
+
+@pytest.mark.parametrize("kind", ["missing", "damaged", "too few"])
+def test_what_is_wrong_with_the_test_is_said_before_training(kind: str, tmp_path: Path) -> None:
+    train = write_table(tmp_path / "t.tsv", PAIRS[:2] if kind == "too few" else PAIRS)
+    test = tmp_path / "test.tsv"
+    if kind == "damaged":
+        test.write_text("source\ttarget\nonly one\n", encoding="utf-8")
+    flags = ("--data.test", test) if kind != "too few" else ("--tracking.mode", "disabled")
+    ran = fit(tmp_path / "runs", "--data.dataset", "files", "--data.train", train, "--data.val", train, *flags)
+    assert_one_line(ran, 1)
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").rglob("config.yaml"))
+
+
+def test_training_rows_are_never_evaluated_as_a_test(tmp_path: Path) -> None:
+    """Without the file that a run had, a split would be taken from rows that the model has learnt from."""
+    train, test = (write_table(tmp_path / f"{name}.tsv", PAIRS) for name in ("train", "test"))
+    argv = ("--data.dataset", "files", "--data.train", train, "--data.test", test, "--data.vocabulary.size", 150)
+    ran = fit(tmp_path / "runs", *argv)
+    assert ran.status == 0, ran
+    checkpoint = tmp_path / "runs" / "translation" / "a"
+    refused = run("evaluate", "--checkpoint", checkpoint, "--data.test", "null")
+    assert_one_line(refused, 2)
+    assert "data.test was" in refused.err
+    assert "learnt from; name a file" in refused.err
 
 
 def test_all_pairs_too_long_is_one_line(tmp_path: Path) -> None:

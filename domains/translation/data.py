@@ -12,7 +12,7 @@ from torch import Tensor
 from domains.translation import sample
 from suite.console import notice
 from suite.data import SuiteDataModule
-from suite.errors import UsageError
+from suite.errors import DataError, UsageError
 from suite.sequence import pad_sequences
 from suite.sources import data_folder, hold_out, read_parallel, read_table
 from suite.vocabulary import BOS, EOS, PAD, Level, Tokenizer
@@ -242,12 +242,18 @@ class TranslationData(SuiteDataModule):
             raise UsageError(f"--data.dataset files needs --data.train or --data.{split}: a table or two text files")
         pairs = self._read_files(self.files["train"], "train")
         missing = [name for name in ("val", "test") if not self.files[name]]
-        if missing:
-            kept, held = hold_out(len(pairs), fraction=self.held_out * len(missing), seed=self.seed)
-            for number, name in enumerate(missing):
-                self._pairs[name] = [pairs[index] for index in held[number :: len(missing)]]
-            pairs = [pairs[index] for index in kept]
-        self._pairs["train"] = pairs
+        staying = set(range(len(pairs)))
+        for (
+            name
+        ) in missing:  # each in a place of its own: what one split is does not depend on whether the other is given
+            place = ("val", "test").index(name)
+            try:
+                _, held = hold_out(len(pairs), fraction=self.held_out, seed=self.seed, place=place)
+            except (UsageError, DataError) as error:
+                raise type(error)(f"{' and '.join(self.files['train'])}, data.held_out: {error}") from None
+            self._pairs[name] = [pairs[index] for index in held]
+            staying -= set(held)
+        self._pairs["train"] = [pairs[index] for index in sorted(staying)]
 
     def _read_files(self, files: list[str], split: str) -> list[Pair]:
         if len(files) == 1:

@@ -60,6 +60,8 @@ class SuiteDataModule(LightningDataModule):
     """Constructor arguments that decide what is trained: fixed once there is a checkpoint."""
     own_settings: ClassVar[frozenset[str]] = frozenset({"held_out", "folds", "fold"})
     """Those of them that are about the data at hand alone: fine-tuning on other data does not take them over."""
+    begin_settings: ClassVar[frozenset[str]] = frozenset()
+    """Those that weights begin with where there is no source: fine-tuning refuses them."""
     prediction_usage: ClassVar[str] = "FILE"
     """What ``predict`` is called with beside its checkpoint, as an example for a person."""
 

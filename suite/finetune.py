@@ -42,19 +42,26 @@ class Source:
         Another task takes over each setting of the same name and type. How the source's own data was divided and
         augmented stays with it.
         """
-        trained = (self.task.data.trained_settings & task.data.trained_settings) - task.data.own_settings
+        trained = (
+            (self.task.data.trained_settings & task.data.trained_settings)
+            - task.data.own_settings
+            - task.data.begin_settings
+        )
         data = {key: value for key, value in self.settings["data"].items() if key in trained}
         return {
             "model": _common(self.settings["model"], self.task.module, task.module),
             "data": _common(data, self.task.data, task.data),
         }
 
-    def assets_for(self, task: Task) -> dict[str, Any] | None:
-        """The assets that the new data is to use; ``None`` has them made from it.
+    def assets_for(self, task: Task, settings: dict[str, Any]) -> dict[str, Any] | None:
+        """The assets that the new data, of ``settings``, is to use; ``None`` has them made from it.
 
         Raises:
-            UsageError: the source's are asked for, and it is of another task.
+            UsageError: the source's are asked for, and it is of another task; or a setting that weights begin with.
         """
+        for name in sorted(task.data.begin_settings):
+            if settings["data"].get(name) is not None:
+                raise UsageError(f"data.{name}: in fine-tuning the weights come from the source: leave it out")
         if self.config.assets == "data":
             return None
         if task.data is not self.task.data:

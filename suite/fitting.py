@@ -109,7 +109,7 @@ def _train(
     checkpoint = read(source) if source else None
     assets = checkpoint[RECORD_KEY]["assets"] if checkpoint else None
     if origin is not None:
-        assets = origin.assets_for(task)
+        assets = origin.assets_for(task, settings)
     data = task.data(**vars(run.data), seed=run.seed, assets=assets)
     module = build_module(run, task, data.assets)
     module.optim.check()

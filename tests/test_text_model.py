@@ -171,6 +171,10 @@ def test_pretrain_fine_tune_evaluate_predict(tmp_path: Path) -> None:
         "fit", tmp_path, "lm", "--task", "language_model", *small, "--model.encoder.cell", "gru", "--decoding.length", 3
     )
     source = ("--source", tmp_path / "text" / "lm", *small)
+    both = ("--data.vectors", tmp_path / "vectors.txt", "--runs", tmp_path)
+    refused = run("finetune", "--domain", "text", *QUIET, *TINY, *source, *both)
+    assert_one_line(refused, 2)
+    assert "data.vectors: in fine-tuning the weights come from the source: leave it out" in refused.err
     ran = fit("finetune", tmp_path, "tuned", *source, "--finetune.unfreeze", "epochs", "--trainer.max_epochs", 3)
     assert "loaded" in ran.err
     assert "left_out" in ran.err

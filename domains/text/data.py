@@ -78,6 +78,7 @@ class TextData(SuiteDataModule):
         num_workers: Processes that load data.
     """
 
+    begin_settings: ClassVar[frozenset[str]] = frozenset({"vectors"})
     trained_settings: ClassVar[frozenset[str]] = frozenset(
         {"held_out", "folds", "fold", "vocabulary", "vocabulary_texts", "vectors", "max_length", "sample_size"}
     )

@@ -8,6 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from suite.errors import UsageError
 from suite.recurrent.build import RecurrentLayer, build_layer, reset_layer
+from suite.recurrent.checks import check_inputs, check_state
 from suite.recurrent.dropout import StepDropout
 from suite.recurrent.options import CellName, RecurrentOptions
 from suite.recurrent.penalties import activation_penalty, temporal_penalty
@@ -229,32 +230,7 @@ class RecurrentEncoder(nn.Module):
         return condition.to(inputs.dtype).unsqueeze(1).expand(-1, steps, -1)
 
     def _check(self, inputs: Tensor, lengths: Tensor, state: State | None) -> None:
-        if inputs.dim() != 3 or inputs.size(2) != self.input_size or not inputs.is_floating_point():
-            given = f"{tuple(inputs.shape)} of {str(inputs.dtype).removeprefix('torch.')}"
-            raise UsageError(f"inputs are {given}, expected (B, T, {self.input_size}) of a floating type")
-        weight = next(self.layers.parameters())
-        if inputs.dtype != weight.dtype and not torch.is_autocast_enabled(inputs.device.type):
-            given, own = (str(each.dtype).removeprefix("torch.") for each in (inputs, weight))
-            raise UsageError(f"inputs are of {given}, the encoder's weights of {own}: convert one of them")
-        if lengths.is_floating_point() or lengths.dtype == torch.bool:
-            raise UsageError(f"lengths are {str(lengths.dtype).removeprefix('torch.')}, expected whole numbers")
-        if tuple(lengths.shape) != (inputs.size(0),):
-            raise UsageError(f"lengths have shape {tuple(lengths.shape)}, expected one a row: ({inputs.size(0)},)")
-        if inputs.device.type == "cpu" and lengths.numel():
-            if int(lengths.max()) > inputs.size(1):
-                raise UsageError(f"lengths reach {int(lengths.max())}, but the inputs have {inputs.size(1)} steps")
-            if int(lengths.min()) < 0:
-                raise UsageError(f"lengths go down to {int(lengths.min())}, allowed is 0 or more")
+        check_inputs(inputs, lengths, input_size=self.input_size, weight=next(self.layers.parameters()))
         if state is not None:
-            self._check_state(state, rows=inputs.size(0))
-
-    def _check_state(self, state: State, *, rows: int) -> None:
-        expected = (rows, len(self.layers), self.hidden_size)
-        given = [tuple(part.shape) for part in state]
-        count = [*expected[:2], 1]  # of batchnorm_lstm: the steps done, which may be left out
-        counted = self.cell == "batchnorm_lstm" and len(given) > self.num_states and given[-1] == tuple(count)
-        parts = given[:-1] if counted else given
-        if len(parts) != self.num_states or any(part != expected for part in parts):
-            raise UsageError(f"the state has shapes {given}, expected {self.num_states} of {expected}")
-        if not all(part.is_floating_point() for part in state):
-            raise UsageError(f"the state is of {state[0].dtype}, expected a floating type")
+            shape = (inputs.size(0), len(self.layers), self.hidden_size)
+            check_state(state, shape=shape, count=self.num_states, counts_steps=self.cell == "batchnorm_lstm")

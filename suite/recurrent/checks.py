@@ -1,0 +1,54 @@
+"""What is handed to a recurrent encoder, judged before it runs: sizes, types, lengths, states."""
+
+import torch
+from torch import Tensor
+
+from suite.errors import UsageError
+from suite.recurrent.unroll import State
+
+
+def check_inputs(inputs: Tensor, lengths: Tensor, *, input_size: int, weight: Tensor) -> None:
+    """Refuse ``inputs`` that are not ``(B, T, input_size)`` of the type of ``weight``, or lengths that are not theirs.
+
+    Lengths are looked at on a CPU alone, where that costs nothing.
+
+    Raises:
+        UsageError: naming what was given.
+    """
+    if inputs.dim() != 3 or inputs.size(2) != input_size or not inputs.is_floating_point():
+        given = f"{tuple(inputs.shape)} of {_name(inputs)}"
+        raise UsageError(f"inputs are {given}, expected (B, T, {input_size}) of a floating type")
+    if inputs.dtype != weight.dtype and not torch.is_autocast_enabled(inputs.device.type):
+        raise UsageError(
+            f"inputs are of {_name(inputs)}, the encoder's weights of {_name(weight)}: convert one of them"
+        )
+    if lengths.is_floating_point() or lengths.dtype == torch.bool:
+        raise UsageError(f"lengths are {_name(lengths)}, expected whole numbers")
+    if tuple(lengths.shape) != (inputs.size(0),):
+        raise UsageError(f"lengths have shape {tuple(lengths.shape)}, expected one a row: ({inputs.size(0)},)")
+    if inputs.device.type == "cpu" and lengths.numel():
+        if int(lengths.max()) > inputs.size(1):
+            raise UsageError(f"lengths reach {int(lengths.max())}, but the inputs have {inputs.size(1)} steps")
+        if int(lengths.min()) < 0:
+            raise UsageError(f"lengths go down to {int(lengths.min())}, allowed is 0 or more")
+
+
+def check_state(state: State, *, shape: tuple[int, int, int], count: int, counts_steps: bool) -> None:
+    """Refuse a ``state`` that is not ``count`` tensors of ``shape (B, N, H)``.
+
+    A cell that ``counts_steps`` may bring one more, ``(B, N, 1)``.
+
+    Raises:
+        UsageError: naming what was given.
+    """
+    given = [tuple(part.shape) for part in state]
+    counted = counts_steps and len(given) > count and given[-1] == (*shape[:2], 1)
+    parts = given[:-1] if counted else given
+    if len(parts) != count or any(part != shape for part in parts):
+        raise UsageError(f"the state has shapes {given}, expected {count} of {shape}")
+    if not all(part.is_floating_point() for part in state):
+        raise UsageError(f"the state is of {state[0].dtype}, expected a floating type")
+
+
+def _name(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

@@ -23,7 +23,10 @@ from suite.sources import read_lines, read_standard_input
 
 
 class Examples(Protocol):
-    """One split: ``lengths (N, K)`` for bucketing, and ``fetch`` of one example, augmented by its seed alone."""
+    """One split: ``lengths (N, K)`` for bucketing, and ``fetch`` of one example, augmented by its seed alone.
+
+    Where nothing about an example is random, ``draws = False`` spares the seed, which is then 0.
+    """
 
     lengths: NDArray[numpy.int64]
 
@@ -36,13 +39,14 @@ class _KeyedDataset(Dataset[Any]):
 
     def __init__(self, examples: Examples, seed: int) -> None:
         self.examples, self.seed = examples, seed
+        self.draws = getattr(examples, "draws", True)
 
     def __len__(self) -> int:
         return len(self.examples.lengths)
 
     def __getitem__(self, key: Key) -> Any:
         epoch, index = key
-        return self.examples.fetch(index, mix(self.seed, epoch, index, "augment"))
+        return self.examples.fetch(index, mix(self.seed, epoch, index, "augment") if self.draws else 0)
 
 
 class SuiteDataModule(LightningDataModule):

@@ -151,6 +151,12 @@ class SuiteModule(LightningModule):
         """A result of ``predict_step`` as the lines of ``--format text``."""
         raise NotImplementedError
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "_current_fx_name":  # Lightning notes each hook by it, 35 times a step, and it is no weight
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     def configure_model(self) -> None:
         """Share weights out over processes where the strategy asks for it (FSDP2); Lightning calls this repeatedly."""
         if isinstance(self.trainer.strategy, ModelParallelStrategy) and not isinstance(self, FSDPModule):

@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from suite.data import _KeyedDataset
 from suite.errors import DataError, UsageError
 from suite.sampler import BucketBatchSampler, Key, round_up_lengths
+from suite.seeding import mix
 
 quick = settings(max_examples=60, deadline=None)
 
@@ -229,3 +231,17 @@ def test_rounded_lengths(values: list[int]) -> None:
 def test_rounded_lengths_golden() -> None:
     lengths = numpy.array([0, 1, 9, 19, 20, 21, 22, 23, 25, 100, 104])
     assert round_up_lengths(lengths).tolist() == [0, 1, 9, 19, 20, 22, 22, 24, 26, 103, 113]
+
+
+def test_an_example_without_anything_random_is_spared_its_seed() -> None:
+    class Told:
+        lengths = numpy.ones((3, 1), dtype=numpy.int64)
+
+        def fetch(self, index: int, seed: int) -> tuple[int, int]:
+            return index, seed
+
+    class Fixed(Told):
+        draws = False
+
+    assert _KeyedDataset(Told(), 5)[(2, 1)] == (1, mix(5, 2, 1, "augment"))
+    assert _KeyedDataset(Fixed(), 5)[(2, 1)] == (1, 0)

@@ -43,6 +43,8 @@ class TextItem(NamedTuple):
 class TextExamples:
     """Encoded texts of one split, their labels (class ids) and how they were written."""
 
+    draws = False
+
     def __init__(self, ids: FlatSequences, labels: Sequence[int], texts: Sequence[str]) -> None:
         self.ids, self.labels, self.texts = ids, list(labels), list(texts)
         self.lengths: NDArray[numpy.int64] = ids.lengths

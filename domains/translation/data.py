@@ -62,6 +62,8 @@ class PairBatch(NamedTuple):
 class PairExamples:
     """Encoded pairs of one split."""
 
+    draws = False
+
     def __init__(self, pairs: Sequence[Pair], *, source: Tokenizer, target: Tokenizer) -> None:
         self.pairs = list(pairs)
         self.source = [[*ids, EOS] for ids in source.encode_batch([pair[0] for pair in pairs])]

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from suite.console import notice
 from suite.errors import UsageError
 from suite.module import SuiteModule
 from suite.optim import schedule_factor
@@ -43,6 +44,9 @@ class LearningRate(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for group in trainer.optimizers[0].param_groups:
             group.setdefault("highest_lr", cast(SuiteModule, pl_module).optim.lr)
+        warmup, total = cast(SuiteModule, pl_module).optim.warmup_steps, trainer.estimated_stepping_batches
+        if warmup and warmup >= total:
+            notice(f"optim.warmup_steps is {warmup}, the whole run has {total:.0f} steps: all of it is warm-up")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         config = cast(SuiteModule, pl_module).optim

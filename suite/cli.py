@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from suite.console import speak_utf8
 from suite.errors import SuiteError, UsageError
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -35,6 +36,7 @@ def main(
     ``sys.argv`` is left as it is: Lightning starts further processes from it.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    speak_utf8()
     try:
         _run(verb, arguments, Domains(available, load, configs))
     except SuiteError as error:

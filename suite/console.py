@@ -3,8 +3,12 @@
 Only the first process speaks, so that a run on many devices reads like a run on one.
 """
 
+import contextlib
+import io
 import os
 import sys
+
+from suite.errors import SuiteError
 
 # Lightning's own order: in an interactive shell of SLURM its children have a LOCAL_RANK beside the shell's PROCID.
 _RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
@@ -25,6 +29,25 @@ def notice(text: str) -> None:
 
 
 def report(text: str = "") -> None:
-    """Print a result."""
-    if is_first_process():
+    """Print a result.
+
+    Raises:
+        SuiteError: standard output cannot be written (a full disk); a reader that left is a ``BrokenPipeError``.
+    """
+    if not is_first_process():
+        return
+    try:
         print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        with contextlib.suppress(OSError):  # what it still holds would fail once more when Python ends
+            sys.stdout.close()
+        raise SuiteError(f"standard output: cannot be written ({error.strerror}): write elsewhere") from None
+
+
+def speak_utf8() -> None:
+    """Write UTF-8 whatever the locale is, as what is read is UTF-8."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors=stream.errors)

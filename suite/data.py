@@ -195,7 +195,7 @@ class SuiteDataModule(LightningDataModule):
             DataError: a file that cannot be read.
         """
         if options.file not in (None, "-"):
-            return read_lines(options.file)
+            return read_lines(options.file, pipes=processes == 1)
         if processes > 1:
             raise UsageError("standard input is for one process: give a FILE, or --trainer.devices 1")
         return read_standard_input()

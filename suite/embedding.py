@@ -13,10 +13,12 @@ class TokenEmbedding(nn.Embedding):
     The weight stays as it is, so that an output layer tied to it knows every token.
 
     Raises:
-        UsageError: ``dropout`` outside [0, 1).
+        UsageError: ``dimension`` below 1, ``dropout`` outside [0, 1).
     """
 
     def __init__(self, size: int, dimension: int, *, padding: int, dropout: float = 0.0) -> None:
+        if dimension < 1:
+            raise UsageError(f"embedding_size is {dimension}, allowed is 1 or more")
         super().__init__(size, dimension, padding_idx=padding)
         if not 0.0 <= dropout < 1.0:
             raise UsageError(f"embedding_dropout is {dropout}, allowed is 0 up to but not including 1")

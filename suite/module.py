@@ -157,6 +157,10 @@ class SuiteModule(LightningModule):
         else:
             super().__setattr__(name, value)
 
+    def prediction_notes(self, results: Sequence[dict[str, Any]]) -> list[str]:
+        """What must not pass in silence about all ``results`` of ``predict_step``: each a line on standard error."""
+        return []
+
     def configure_model(self) -> None:
         """Share weights out over processes where the strategy asks for it (FSDP2); Lightning calls this repeatedly."""
         if isinstance(self.trainer.strategy, ModelParallelStrategy) and not isinstance(self, FSDPModule):

@@ -17,8 +17,16 @@ from torch.distributed.tensor import DTensor
 from suite.errors import UsageError
 
 ScheduleName = Literal["constant", "linear", "cosine", "slanted_triangular", "one_cycle", "plateau"]
-_USES_MOMENTUM = ("sgd", "rmsprop")
-_USES_BETAS = ("adam", "adamw")
+# Settings that some names ignore: which setting decides, and with which names there is a use for them.
+_USED_BY = {
+    "momentum": ("name", ("sgd", "rmsprop")),
+    "beta1": ("name", ("adam", "adamw")),
+    "beta2": ("name", ("adam", "adamw")),
+    "eps": ("name", ("adagrad", "rmsprop", "adam", "adamw")),
+    "floor": ("schedule", ("linear", "cosine")),
+    "plateau_factor": ("schedule", ("plateau",)),
+    "plateau_patience": ("schedule", ("plateau",)),
+}
 
 
 @dataclass
@@ -87,10 +95,10 @@ class OptimConfig:
             raise UsageError(f"optim.floor is {self.floor}, allowed is 0 to 1")
         if not 0 < self.plateau_factor < 1:
             raise UsageError(f"optim.plateau_factor is {self.plateau_factor}, allowed is more than 0 and less than 1")
-        if self.floor and self.schedule not in ("linear", "cosine"):
-            raise UsageError(f"optim.floor is for linear and cosine, not {self.schedule}: leave it 0")
-        if self.momentum and self.name not in _USES_MOMENTUM:
-            raise UsageError(f"optim.momentum is for {' and '.join(_USES_MOMENTUM)}, not {self.name}: leave it 0")
+        for key, (decides, names) in _USED_BY.items():
+            default, chosen = getattr(OptimConfig, key), getattr(self, decides)
+            if getattr(self, key) != default and chosen not in names:
+                raise UsageError(f"optim.{key} is for {' and '.join(names)}, not {chosen}: leave it {default:g}")
         if self.nesterov and (self.name != "sgd" or not self.momentum):
             raise UsageError("optim.nesterov needs optim.name sgd and optim.momentum above 0")
         if self.warmup_steps and self.schedule in ("slanted_triangular", "one_cycle"):

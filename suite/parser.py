@@ -19,7 +19,9 @@ from suite.domain import Domain, Task
 from suite.errors import UsageError
 from suite.layer_groups import FinetuneConfig
 from suite.optim import OptimConfig
+from suite.resume import refuse_new_place
 from suite.tracking import TrackingConfig
+from suite.trainer_settings import check_trainer
 
 # What a run owns itself: its folder, loggers, checkpoints, sampler; what inherits from a plugin is code, not a setting.
 _OWNED = {
@@ -44,12 +46,20 @@ class SuiteParser(ArgumentParser):
         raise UsageError(self.one_line(message))
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Any:
-        """As jsonargparse does it, and a group that was given something else than settings is refused."""
+        """As jsonargparse does it, and settings that contradict each other or cannot be meant are refused.
+
+        A group that was given something else than settings is, too.
+        """
         config = super().parse_args(*args, **kwargs)
         names = {action.dest.rpartition(".")[0] for action in self._actions if not action.dest.endswith(".help")}
         for name in sorted(names - {""}):
             if not isinstance(config.get(name), Namespace):
                 self.error(f"{name} is {config.get(name)}, allowed is a group of settings ({name}.NAME)")
+        if "trainer" in config:
+            check_trainer(vars(config.trainer))
+        if config.get("resume") is not None:
+            given = config.runs if config.runs != self.get_default("runs") else None
+            refuse_new_place(config.resume, name=config.name, runs=given)
         return config
 
     def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Any:
@@ -239,14 +249,15 @@ def checkpoint_parser(verb: str, task: Task, *, add: Callable[[SuiteParser, Task
 def recipes_first(argv: Sequence[str]) -> list[str]:
     """The same arguments with every file ahead, so that flags win wherever they stand on the line.
 
-    Whole recipes (``-c FILE``) come first, then files of one group (``--trainer FILE``).
+    Whole recipes (``-c FILE``, ``-cFILE``) come first, then files of one group (``--trainer FILE``).
     """
     recipes: list[str] = []
     groups: list[str] = []
     rest: list[str] = []
     arguments = iter(argv)
     for argument in arguments:
-        name, _, value = argument.partition("=")
+        glued = argument.startswith("-c") and argument != "-c"
+        name, _, value = ("-c", "", argument) if glued else argument.partition("=")
         into = recipes if name in ("-c", "--config") else groups if name in _GROUPS else rest
         into.append(argument)
         if into is not rest and not value and (following := next(arguments, None)) is not None:

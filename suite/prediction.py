@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from suite.cli import Domains
-from suite.console import report
+from suite.console import notice, report
 from suite.domain import Task
 from suite.gather import gather_results
 from suite.parser import SuiteParser
@@ -20,12 +20,15 @@ def predict(arguments: Sequence[str], domains: Domains) -> None:
         return
     data.set_inputs(inputs)
     batches = trainer.predict(module, datamodule=data) or []
-    for result in gather_results([result for batch in batches for result in batch]):
+    results = gather_results([result for batch in batches for result in batch])
+    for result in results:
         if options.format == "jsonl":
             report(json.dumps(result, ensure_ascii=False))
         else:
             for line in module.lines(result):
                 report(line)
+    for note in module.prediction_notes(results):
+        notice(note)
 
 
 def _add(parser: SuiteParser, task: Task) -> None:

@@ -20,7 +20,7 @@ from suite.optim import OptimConfig
 from suite.parser import SuiteParser, checkpoint_parser, recipes_first, refuse_trained, settings_of
 from suite.precision import settle_precision
 from suite.process import prepare_process
-from suite.trainer import quiet_libraries, refuse_strategy
+from suite.trainer import construct, quiet_libraries
 
 
 class Restored(NamedTuple):
@@ -150,15 +150,7 @@ def _peek(verb: str, arguments: Sequence[str]) -> str:
 
 
 def _trainer(options: Any) -> Trainer:
-    settings = dict(vars(options.trainer))
-    refuse_strategy(settings.get("strategy"))
     # Our sampler gives every example once in prediction, which Lightning cannot know.
     warnings.filterwarnings("ignore", message=".*using a custom batch sampler .* for prediction.*")
-    return Trainer(
-        **settings,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
+    off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary", "use_distributed_sampler")
+    return construct({**vars(options.trainer), **dict.fromkeys(off, False)})

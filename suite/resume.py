@@ -5,6 +5,7 @@ from typing import Any
 
 from suite.checkpoint import AVERAGED_KEY
 from suite.errors import UsageError
+from suite.run_folder import CHECKPOINTS
 
 # None of these touches the order of examples, a random draw or an update. More epochs stretch schedules that end.
 MAY_CHANGE = (
@@ -56,6 +57,25 @@ def refuse_changes(old: dict[str, Any], new: dict[str, Any]) -> None:
             f"--resume goes on with the settings of the run; these differ: {', '.join(changed)}. "
             f"Leave them out, or begin a new run; what may change: {', '.join(name.rstrip('.') for name in MAY_CHANGE)}"
         )
+
+
+def refuse_new_place(resume: str, *, name: str | None, runs: str | None) -> None:
+    """A run that goes on keeps its name and its folder.
+
+    Args:
+        resume: what goes on: a checkpoint, a run folder, or auto, which looks for one in ``runs``.
+        name: of a new run, if one was given.
+        runs: folder of all runs, if one was given.
+
+    Raises:
+        UsageError: a name, or a folder of runs that the run is not in.
+    """
+    if name is not None:
+        raise UsageError(f"--name {name}: a run that goes on with --resume keeps its name: leave one of both out")
+    path = Path(resume).resolve()
+    in_a_run = CHECKPOINTS in (path.name, path.parent.name) or (path / CHECKPOINTS).is_dir()
+    if runs is not None and resume != "auto" and in_a_run and Path(runs).resolve() not in path.parents:
+        raise UsageError(f"--runs {runs}: --resume {resume} is of a run elsewhere, where it goes on: leave --runs out")
 
 
 def refuse_average(record: dict[str, Any], path: Path) -> None:

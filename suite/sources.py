@@ -26,13 +26,14 @@ _BOM = b"\xef\xbb\xbf"
 _FIELD_LIMIT = 2**31 - 1
 
 
-def read_lines(path: str | os.PathLike[str], *, encoding: str = "utf-8") -> list[str]:
+def read_lines(path: str | os.PathLike[str], *, encoding: str = "utf-8", pipes: bool = False) -> list[str]:
     """The lines of a text file, plain or ``.gz``, without their ends; a UTF-8 byte order mark is dropped.
 
+    ``pipes`` also takes a pipe or a device (``/dev/stdin``), for what is read a single time.
     Raises DataError for a file that is missing, empty, a damaged gzip, or has bytes that are not ``encoding``
     (with the lines and bytes), UsageError for an encoding that Python does not know.
     """
-    text = _text(Path(path), encoding=encoding)
+    text = _text(Path(path), encoding=encoding, pipes=pipes)
     lines = text.replace("\r\n", "\n").split("\n")
     return lines[:-1] if lines[-1] == "" else lines
 
@@ -41,8 +42,10 @@ def read_standard_input() -> list[str]:
     """Lines of standard input, as ``read_lines`` gives those of a file; none if it is empty.
 
     Raises:
-        DataError: bytes that are not UTF-8, naming the line.
+        DataError: it is closed, or has bytes that are not UTF-8, naming the line.
     """
+    if sys.stdin is None:  # so Python starts where the shell closed it
+        raise DataError("standard input is closed: hand lines in, or name a file")
     lines = sys.stdin.buffer.read().removeprefix(_BOM).split(b"\n")
     if lines and not lines[-1]:
         lines.pop()
@@ -258,9 +261,9 @@ def _format_of(path: Path) -> TableFormat:
     )
 
 
-def _text(path: Path, *, encoding: str = "utf-8") -> str:
+def _text(path: Path, *, encoding: str = "utf-8", pipes: bool = False) -> str:
     """The decoded content of a file that exists and is not empty."""
-    data = _bytes(path).removeprefix(_BOM)
+    data = _bytes(path, pipes=pipes).removeprefix(_BOM)
     if not data:
         raise DataError(f"{path}: the file is empty")
     try:
@@ -280,8 +283,9 @@ def _text(path: Path, *, encoding: str = "utf-8") -> str:
     raise DataError(f"{path}: not {encoding.upper()} ({first})")  # Encodings that cannot be cut at line ends.
 
 
-def _bytes(path: Path) -> bytes:
-    _need_file(path)
+def _bytes(path: Path, *, pipes: bool) -> bytes:
+    if not (pipes and (path.is_fifo() or path.is_char_device())):
+        _need_file(path)
     try:
         data = path.read_bytes()
         return gzip.decompress(data) if path.suffix == ".gz" else data

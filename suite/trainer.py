@@ -59,10 +59,9 @@ def build_trainer(
         start: what else must be the same in all processes: the data, the step to go on from.
 
     Raises:
-        UsageError: a strategy that computes wrong results.
+        UsageError: options that Lightning refuses.
     """
     options = dict(vars(config.trainer))
-    refuse_strategy(options.get("strategy"))
     if options.get("strategy") == "ddp":  # gradients lie in the buffers that are reduced: no copy to and fro
         options["strategy"] = DDPStrategy(gradient_as_bucket_view=True)
     users = options.pop("callbacks") or []
@@ -70,16 +69,16 @@ def build_trainer(
     callbacks += users if isinstance(users, list) else [users]
     if options.pop("enable_progress_bar") is not False:
         callbacks.append(build_progress())
-    trainer = Trainer(
-        **options,
-        callbacks=callbacks,
-        logger=loggers,
-        plugins=[AtomicCheckpointIO()],
-        use_distributed_sampler=False,  # our sampler shares examples out itself, without repeating any
-        default_root_dir=folder,
-        enable_model_summary=False,
-        enable_progress_bar=any(isinstance(callback, Bar) for callback in callbacks),
-    )
+    options |= {
+        "callbacks": callbacks,
+        "logger": loggers,
+        "plugins": [AtomicCheckpointIO()],
+        "use_distributed_sampler": False,  # our sampler shares examples out itself, without repeating any
+        "default_root_dir": folder,
+        "enable_model_summary": False,
+        "enable_progress_bar": any(isinstance(callback, Bar) for callback in callbacks),
+    }
+    trainer = construct(options)
     # Lightning would broadcast before each batch whether rank 0 was signalled; ranks agree on that with the step's own
     # reduction here (suite/stop.py).
     cast(Any, trainer.fit_loop.epoch_loop)._broadcast_sigterm_tensor = lambda: None
@@ -113,13 +112,13 @@ def _standing_callbacks(
     return [*callbacks, checkpoints]
 
 
-def refuse_strategy(strategy: Any) -> None:
-    """Refuse ``ddp_spawn`` and its relatives.
+def construct(options: dict[str, Any]) -> Trainer:
+    """Lightning's trainer.
 
     Raises:
-        UsageError: a strategy whose processes share tensors, which adds sums up twice.
+        UsageError: options that do not go together: a strategy without the devices that it is for, say.
     """
-    if isinstance(strategy, str) and any(word in strategy for word in ("spawn", "fork", "notebook")):
-        raise UsageError(
-            f"trainer.strategy {strategy}: its processes share metric tensors, so that sums count twice: use ddp"
-        )
+    try:
+        return Trainer(**options)
+    except ValueError as error:
+        raise UsageError(f"trainer: {' '.join(str(error).split())}") from None

@@ -112,6 +112,14 @@ def test_plateau_forgets_a_first_score_that_is_no_number() -> None:
     assert schedule.cut == 0.5, "the first score was no improvement, the others were"
 
 
+def test_a_warm_up_of_the_whole_run_is_said(tmp_path: Path) -> None:
+    for warmup, said in ((2, False), (3, True), (9, True)):
+        flags = ("--trainer.max_steps=3", "--optim.schedule=constant", f"--optim.warmup_steps={warmup}")
+        ran = fit_toy("--runs", tmp_path, f"--name={warmup}", *flags)
+        assert ran.status == 0, ran
+        assert (f"optim.warmup_steps is {warmup}, the whole run has 3 steps" in ran.err) == said, ran.err
+
+
 @pytest.mark.parametrize("flags", [("--trainer.max_steps=3",), ("--trainer.limit_val_batches=0",)])
 def test_patience_without_a_validation_loses_nothing(flags: tuple[str, ...], tmp_path: Path) -> None:
     ran = fit_toy("--runs", tmp_path, "--name=a", "--patience=2", *flags)

@@ -101,6 +101,13 @@ def test_a_recipe_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
         (["--trainer.strategy", "ddp_spawn"], ["ddp_spawn", "use ddp"]),
         (["--trainer.max_epochs", "-5"], ["max_epochs", "-5"]),
         (["--trainer.gradient_clip_algorithm", "sharp"], ["sharp", "norm"]),
+        (["--trainer.gradient_clip_val", "-1"], ["trainer.gradient_clip_val is -1", "0 or more"]),
+        (["--trainer.gradient_clip_val", ".nan"], ["trainer.gradient_clip_val is nan", "0 or more"]),
+        (["--trainer.accumulate_grad_batches", "0"], ["trainer.accumulate_grad_batches is 0", "1 or more"]),
+        (["--trainer.max_epochs", "0"], ["trainer.max_epochs is 0", "1 or more, or -1"]),
+        (["--trainer.max_steps", "0"], ["trainer.max_steps is 0", "1 or more, or -1"]),
+        (["--trainer.strategy", "foo"], ["trainer.strategy foo", "no such strategy", "auto, ddp,", "fsdp"]),
+        (["--trainer.strategy", "fsdp", "--trainer.accelerator", "cpu"], ["fsdp", "requires a GPU"]),
         (["--trainer.precision", "17"], ["trainer.precision", "17", "bf16-mixed"]),
         (["--trainer.callbacks+=NoSuch"], ["trainer.callbacks", "NoSuch"]),
         (["--task", "nothing"], ["nothing", "next_value"]),
@@ -123,7 +130,9 @@ def test_debug_shows_the_traceback() -> None:
 def test_flags_win_wherever_they_stand(tmp_path: Path) -> None:
     recipe = write(tmp_path, "model: {hidden_size: 3}\n")
     flag = ("--model.hidden_size", 4)
-    for argv in (("-c", recipe, *flag), (*flag, "-c", recipe), (*flag, f"--config={recipe}")):
+    for given in (("-c", recipe), (f"-c{recipe}",), (f"-c={recipe}",), (f"--config={recipe}",)):
+        assert settings(*given)["model"]["hidden_size"] == 3, given
+    for argv in (("-c", recipe, *flag), (*flag, "-c", recipe), (*flag, f"--config={recipe}"), (*flag, f"-c{recipe}")):
         assert settings(*argv)["model"]["hidden_size"] == 4, argv
 
 

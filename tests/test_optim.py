@@ -212,7 +212,13 @@ def test_schedules_that_end_need_an_end_and_stay_positive(schedule: Any) -> None
         ({"schedule": "slanted_triangular", "warmup_steps": 5}, r"slanted_triangular brings its own warm-up"),
         ({"schedule": "cosine", "floor": 1.5}, r"optim\.floor is 1\.5, allowed is 0 to 1"),
         ({"schedule": "constant", "floor": 0.1}, r"optim\.floor is for linear and cosine, not constant"),
-        ({"schedule": "one_cycle", "floor": 0.1}, r"optim\.floor is for linear and cosine, not one_cycle"),
+        ({"schedule": "one_cycle", "floor": 0.1}, r"optim\.floor is for linear and cosine, not one_cycle: leave it 0"),
+        ({"name": "sgd", "beta1": 0.5}, r"optim\.beta1 is for adam and adamw, not sgd: leave it 0\.9"),
+        ({"name": "adagrad", "beta2": 0.5}, r"optim\.beta2 is for adam and adamw, not adagrad: leave it 0\.999"),
+        ({"name": "rmsprop", "beta1": 0.5}, r"optim\.beta1 is for adam and adamw, not rmsprop"),
+        ({"name": "sgd", "eps": 1e-3}, r"optim\.eps is for .* adamw, not sgd: leave it 1e-08"),
+        ({"schedule": "cosine", "plateau_factor": 0.1}, r"optim\.plateau_factor is for plateau, not cosine: leave"),
+        ({"plateau_patience": 5}, r"optim\.plateau_patience is for plateau, not constant: leave it 2"),
     ],
 )
 def test_refuses_what_it_would_ignore(settings: dict, message: str) -> None:

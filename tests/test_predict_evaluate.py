@@ -1,7 +1,9 @@
 """Evaluate and predict with a small trained translator: figures, one line for each line, bad checkpoints."""
 
 import json
+import os
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ from sacrebleu.metrics import BLEU, CHRF
 
 from tests.commands import Ran, assert_one_line, pairs_of, run, trained
 
+# What may be said after results: how many of them are cut.
+CUT = r"(\d+ translation\(s\) reached the limit of tokens .* and are cut: .*\n)?"
 SENTENCES = [source for source, _ in pairs_of("test", 41)]
 
 
@@ -30,7 +34,7 @@ def evaluated(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
 def predict(checkpoint: Path, text: bytes, *flags: Any) -> Ran:
     ran = run("predict", "--checkpoint", checkpoint, *flags, stdin=text)
     assert ran.status == 0, ran
-    assert not ran.err, "nothing to say on standard error"
+    assert re.fullmatch(CUT, ran.err), "nothing else to say on standard error"
     return ran
 
 
@@ -128,6 +132,22 @@ def test_lines_do_not_depend_on_their_neighbours(checkpoint: Path) -> None:
     single = [predict(checkpoint, sentence.encode()).lines[0] for sentence in SENTENCES[:3]]
     assert together == backwards[::-1]
     assert together[:3] == single
+
+
+def test_translations_that_are_cut_are_said(checkpoint: Path) -> None:
+    text = "\n".join(SENTENCES[:3]).encode()
+    ran = predict(checkpoint, text, "--max_length", 2)
+    assert ran.err.startswith("3 translation(s) reached the limit of tokens (--max_length 2, --max_ratio 2)")
+    assert len(ran.lines) == 3
+    ran = predict(checkpoint, text, "--max_ratio", "1e30")
+    assert ran.lines == predict(checkpoint, text, "--max_ratio", 1000).lines
+
+
+def test_a_pipe_is_read_as_a_file(checkpoint: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    text = "\n".join(SENTENCES[:2]).encode()
+    threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(text,), daemon=True).start()
+    assert predict(checkpoint, b"", tmp_path / "pipe").lines == predict(checkpoint, text).lines
 
 
 def test_n_best_and_formats(checkpoint: Path) -> None:

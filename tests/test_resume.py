@@ -16,7 +16,7 @@ from lightning.pytorch import Callback
 import domains
 from suite.errors import UsageError
 from suite.run_folder import folder_of
-from tests.commands import with_callback
+from tests.commands import assert_one_line, fit_toy, with_callback
 from tests.forked import in_processes
 
 # Small enough to train in a second; the same flags for every domain that is added later, where it has them.
@@ -297,3 +297,16 @@ def test_the_folder_of_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert folder_of(Path("last.ckpt")).resolve() == tmp_path / "a"
     with pytest.raises(UsageError, match="a run goes on in its folder"):
         folder_of(tmp_path / "a" / "last.ckpt")
+
+
+def test_a_run_that_goes_on_keeps_its_name_and_folder(tmp_path: Path) -> None:
+    assert fit_toy("--runs", tmp_path, "--name=a").status == 0
+    folder = tmp_path / "toy" / "a"
+    last = folder / "checkpoints" / "last.ckpt"
+    for place in (folder, last, "auto"):
+        ran = fit_toy("--runs", tmp_path, "--name=b", "--resume", place)
+        assert_one_line(ran, 2, "--name b", "keeps its name")
+    for place in (folder, last):
+        ran = fit_toy("--runs", tmp_path / "others", "--resume", place)
+        assert_one_line(ran, 2, f"--runs {tmp_path / 'others'}", f"--resume {place}", "elsewhere")
+    assert not (tmp_path / "others").exists()

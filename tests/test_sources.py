@@ -1,4 +1,6 @@
 import gzip
+import os
+import threading
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from suite.errors import DataError, UsageError
-from suite.sources import data_folder, hold_out, read_lines, read_parallel, read_table
+from suite.sources import data_folder, hold_out, read_lines, read_parallel, read_standard_input, read_table
 
 
 def written(path: Path, content: str | bytes) -> Path:
@@ -47,6 +49,26 @@ def test_wrong_bytes_are_named_by_line(tmp_path: Path):
 def test_many_wrong_lines_are_counted(tmp_path: Path):
     with pytest.raises(DataError, match=r"line 5: .*; and 7 more$"):
         read_lines(written(tmp_path / "a.txt", b"\xe9\n" * 12))
+
+
+def test_pipes_are_read_where_asked_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="a folder or device where a file is needed"):
+        read_lines(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(b"one\ntwo\n",), daemon=True)
+    writer.start()
+    assert read_lines(tmp_path / "pipe", pipes=True) == ["one", "two"]
+    writer.join()
+    with pytest.raises(DataError, match="the file is empty"):
+        read_lines("/dev/null", pipes=True)
+    with pytest.raises(DataError, match="a folder or device where a file is needed"):
+        read_lines(tmp_path, pipes=True)
+
+
+def test_closed_standard_input(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(DataError, match="standard input is closed"):
+        read_standard_input()
 
 
 def test_missing_file_names_near_ones(tmp_path: Path):

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 import domains
 from domains.translation.data import PairBatch
 from domains.translation.model import DecodingConfig, TranslationModule, one_line
+from suite.errors import UsageError
 from suite.restore import load_module
 from suite.vocabulary import BOS, EOS, PAD
 from tests.commands import pairs_of, trained
@@ -77,8 +78,25 @@ def test_limits_of_length_follow_each_source() -> None:
     batch = batch_of([("abc", ""), ("abcdefgh", "")])
     found = module.generate(batch, decoding=DecodingConfig(beam_size=2, max_ratio=1.5))
     assert found.lengths[:, 0].tolist() == [int(1.5 * 4 + 10), int(1.5 * 9 + 10)]
-    found = module.generate(batch, decoding=DecodingConfig(beam_size=2, max_length=7))
-    assert found.lengths[:, 0].tolist() == [7, 7]
+    for ratio in (2.0, 1e30):
+        found = module.generate(batch, decoding=DecodingConfig(beam_size=2, max_length=7, max_ratio=ratio))
+        assert found.lengths[:, 0].tolist() == [7, 7]
+    with pytest.raises(UsageError, match="max_ratio more than 0"):
+        DecodingConfig(max_ratio=math.nan)
+
+
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_translations_that_reach_their_limit_are_counted(beam_size: int) -> None:
+    settings = DecodingConfig(beam_size=beam_size, max_length=3)
+    cut, whole = module_of(decoding=settings), module_of(decoding=settings)
+    cut.network.output_bias.data[EOS] = -1e4  # never ends by itself
+    whole.network.output_bias.data[EOS] = 1e4  # ends at once
+    pairs = [("abc", ""), ("", ""), ("abcdefgh", "")]
+    results = cut.translate(batch_of(pairs))
+    assert ["cut" in each for each in results] == [True, False, True], "an empty source's translation is whole"
+    said = "2 translation(s) reached the limit of tokens (--max_length 3, --max_ratio 2) and are cut"
+    assert [note.startswith(said) for note in cut.prediction_notes(results)] == [True]
+    assert whole.prediction_notes(whole.translate(batch_of(pairs))) == []
 
 
 def test_n_best_are_ordered_and_begin_with_the_translation() -> None:
@@ -111,8 +129,8 @@ def test_an_empty_source_has_the_empty_translation(n_best: int) -> None:
 
 
 def test_a_text_result_is_one_line() -> None:
-    assert one_line("a\nb") == "a b"
-    assert one_line("a\u2028b") == "a\u2028b", "a line ends at the line feed alone"
+    for separator in ("\n", "\r", "\r\n", *"\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"):
+        assert one_line(f"a{separator}b") == "a b", "one line to any reader"
 
 
 def test_sample_table() -> None:
@@ -122,6 +140,17 @@ def test_sample_table() -> None:
     assert tuple(columns) == ("source", "reference", "translation")
     assert [tuple(row[:2]) for row in rows] == SENTENCES[:5]
     assert [row[2] for row in rows] == [each["translation"] for each in greedy]
+
+
+def test_samples_keep_the_limits_of_the_run() -> None:
+    module = module_of(decoding=DecodingConfig(beam_size=4, n_best=2, max_length=3))
+    module.network.output_bias.data[EOS] = -1e4  # never ends by itself
+    batch = batch_of(SENTENCES[:2], module)
+    limited = module.translate(batch, decoding=DecodingConfig(beam_size=1, max_length=3))
+    assert [row[2] for row in module.sample_table(batch)[1]] == [each["translation"] for each in limited]
+    figure = module.sample_figure(batch)
+    assert figure is not None
+    assert len(figure.axes[0].get_yticklabels()) == 3
 
 
 def labels(ticks: list[Any]) -> list[str]:

@@ -1,7 +1,7 @@
 """The translation module: teacher forcing, decoding, and the scores that translations are judged by."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, cast
 
 import torch
@@ -51,12 +51,15 @@ class DecodingConfig:
             raise UsageError(f"n_best is {self.n_best}, allowed is 1 to beam_size ({self.beam_size})")
         if self.length_penalty < 0:
             raise UsageError(f"length_penalty is {self.length_penalty}, allowed is 0 or more")
-        if self.max_length < 1 or self.max_ratio <= 0:
+        if self.max_length < 1 or not self.max_ratio > 0:  # so written, NaN is refused too
             raise UsageError("max_length must be 1 or more, max_ratio more than 0")
 
 
 class Translation(dict[str, Any]):
-    """One translated input: ``index``, ``source``, ``translation``, ``score``, and ``n_best`` where asked for."""
+    """One translated input: ``index``, ``source``, ``translation``, ``score``, and ``n_best`` where asked for.
+
+    ``cut`` is there, and true, where the translation reached its limit of length before its end.
+    """
 
 
 class TranslationModule(SuiteModule):
@@ -138,7 +141,8 @@ class TranslationModule(SuiteModule):
     def generate(self, batch: PairBatch, *, decoding: DecodingConfig) -> Hypotheses:
         """Search for translations of ``batch.source``; sources without any token but EOS are translated like others."""
         source = self.network.encode(batch.source, batch.source_lengths)
-        limits = (batch.source_lengths * decoding.max_ratio + 10).long().clamp(max=decoding.max_length)
+        # Clamped as floats: a ratio may be larger than any integer.
+        limits = (batch.source_lengths * decoding.max_ratio + 10).clamp(max=decoding.max_length).long()
         return beam_search(
             self.network.step,
             source.state,
@@ -152,6 +156,11 @@ class TranslationModule(SuiteModule):
             pad=PAD,
             length_penalty=decoding.length_penalty,
         )
+
+    @property
+    def greedy(self) -> DecodingConfig:
+        """The run's decoding with one beam: what is seen during training need not wait for more."""
+        return replace(self.decoding, beam_size=1, n_best=1)
 
     def translate(self, batch: PairBatch, *, decoding: DecodingConfig | None = None) -> list[Translation]:
         """Translations as text, one for each row. A source without text has the empty translation."""
@@ -168,6 +177,8 @@ class TranslationModule(SuiteModule):
                 text = "" if empty else self.target_tokenizer.decode(tokens)
                 n_best.append({"translation": text, "score": 0.0 if empty else float(found.scores[row, rank])})
         result = Translation(index=batch.indices[row], source=batch.sources[row], **n_best[0])
+        if not empty and int(found.tokens[row, 0, found.lengths[row, 0] - 1]) != EOS:
+            result["cut"] = True
         if found.tokens.size(1) > 1:
             result["n_best"] = n_best[:1] if empty else n_best
         return result
@@ -203,8 +214,7 @@ class TranslationModule(SuiteModule):
         return {"perplexity": Perplexity(), "bleu": CorpusBLEU(), "chrf": CorpusCHRF(), "exact": ExactMatch()}
 
     def update_metrics(self, metrics: dict[str, Metric], batch: PairBatch, output: StepOutput) -> None:
-        greedy = DecodingConfig(beam_size=1, max_length=self.decoding.max_length, max_ratio=self.decoding.max_ratio)
-        translations = self.translate(batch, decoding=greedy if self.trainer.validating else None)
+        translations = self.translate(batch, decoding=self.greedy if self.trainer.validating else None)
         hypotheses = [translation["translation"] for translation in translations]
         metrics["perplexity"].update(output.outputs, output.weight)
         for name in ("bleu", "chrf", "exact"):
@@ -225,10 +235,18 @@ class TranslationModule(SuiteModule):
             return [one_line(result["translation"])]
         return [f"{result['index']}\t{each['score']:.4f}\t{one_line(each['translation'])}" for each in result["n_best"]]
 
+    def prediction_notes(self, results: Sequence[dict[str, Any]]) -> list[str]:
+        """How many translations are cut, and what limits them."""
+        count = sum("cut" in result for result in results)
+        if not count:
+            return []
+        limits = f"--max_length {self.decoding.max_length}, --max_ratio {self.decoding.max_ratio:g}"
+        return [f"{count} translation(s) reached the limit of tokens ({limits}) and are cut: raise it for whole ones"]
+
     @torch.no_grad()
     def sample_table(self, batch: PairBatch) -> tuple[Sequence[str], list[list[str]]]:
         """Source, reference and greedy translation of each row."""
-        translations = self.translate(batch, decoding=DecodingConfig(beam_size=1))
+        translations = self.translate(batch, decoding=self.greedy)
         rows = [
             [each["source"], text, each["translation"]]
             for each, text in zip(translations, batch.references, strict=True)
@@ -241,7 +259,7 @@ class TranslationModule(SuiteModule):
         if self.network.decoder.attention is None:
             return None
         first = PairBatch(*cast(Any, tuple(part[:1] for part in batch)))
-        found = self.generate(first, decoding=DecodingConfig(beam_size=1))
+        found = self.generate(first, decoding=self.greedy)
         written = found.tokens[:, 0, : int(found.lengths[0, 0])]
         target = torch.cat([torch.full_like(written[:, :1], BOS), written[:, :-1]], dim=1)
         size = int(first.source_lengths[0])
@@ -256,8 +274,8 @@ class TranslationModule(SuiteModule):
 
 
 def one_line(text: str) -> str:
-    """Text that fits a line: a translation may hold line breaks where training targets did."""
-    return " ".join(text.split("\n"))
+    """Text that fits a line of any reader: a translation may hold line breaks where training targets did."""
+    return " ".join(text.splitlines())
 
 
 def _shown(tokenizer: Tokenizer, ids: Tensor) -> list[str]:

@@ -48,6 +48,9 @@ class Translator(nn.Module):
         size, encoder = config.embedding_size, config.encoder
         if config.tie == "all" and not shared:
             raise UsageError("tie all needs one vocabulary for both languages: use --data.vocabulary.joint true")
+        for name in ("hidden_size", "num_layers"):
+            if (given := getattr(config.decoder, name)) < 1:
+                raise UsageError(f"decoder.{name} is {given}, allowed is 1 or more")
         drop, tied = config.embedding_dropout, config.tie == "all"
         self.target_embedding = build_embedding(target_size, size, padding=PAD, dropout=drop)
         self.source_embedding = (

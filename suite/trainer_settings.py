@@ -1,0 +1,45 @@
+"""Settings of ``--trainer`` that Lightning takes and that cannot be meant: parsing refuses them, ahead of any run."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch.strategies import StrategyRegistry
+
+from suite.errors import UsageError
+
+# Processes that share tensors, which adds sums up twice.
+_SHARING = ("spawn", "fork", "notebook")
+
+
+def check_trainer(settings: Mapping[str, Any]) -> None:
+    """Refuse what would train uphill, never, or wrongly.
+
+    Args:
+        settings: the trainer's, by name; what a command does not take is not there.
+
+    Raises:
+        UsageError: naming the setting.
+    """
+    clip = settings.get("gradient_clip_val")
+    if clip is not None and not clip >= 0:  # so written, NaN is refused too; a negative norm turns gradients round
+        raise UsageError(f"trainer.gradient_clip_val is {clip}, allowed is 0 or more (0 or null does not clip)")
+    if settings.get("accumulate_grad_batches", 1) < 1:
+        given = settings["accumulate_grad_batches"]
+        raise UsageError(f"trainer.accumulate_grad_batches is {given}, allowed is 1 or more batches in a step")
+    for key in ("max_epochs", "max_steps"):
+        if settings.get(key) == 0:
+            raise UsageError(f"trainer.{key} is 0, which trains nothing: allowed is 1 or more, or -1 for no limit")
+    _check_strategy(settings.get("strategy"))
+
+
+def _check_strategy(strategy: Any) -> None:
+    if not isinstance(strategy, str):
+        return
+    if any(word in strategy for word in _SHARING):
+        raise UsageError(
+            f"trainer.strategy {strategy}: its processes share metric tensors, so that sums count twice: use ddp"
+        )
+    known = ["auto", *sorted(StrategyRegistry.available_strategies())]
+    if strategy not in known:
+        allowed = ", ".join(name for name in known if not any(word in name for word in _SHARING))
+        raise UsageError(f"trainer.strategy {strategy}: no such strategy; there are: {allowed}")

@@ -76,7 +76,33 @@ def _message(error: Exception) -> str:
     return text.rpartition(kind)[2].strip() if text.startswith("Caught ") else text
 
 
+_OF_A_DOMAIN = ("fit", "finetune", "crossvalidate", "compare", "benchmark", "diagnose")
+_OF_A_CHECKPOINT = ("evaluate", "predict")
+
+
+def _first_help(verb: str, arguments: Sequence[str], available: Sequence[str]) -> str | None:
+    """What ``--help`` says before it is known of which domain or checkpoint; ``None`` where it is, or not asked for."""
+    flags = {argument.split("=")[0] for argument in arguments}
+    if not flags & {"-h", "--help"} or flags & {"--domain", "--checkpoint", "--suite"}:
+        return None
+    if verb in _OF_A_DOMAIN:
+        return (
+            f"usage: {verb}.py --domain NAME [--task NAME] [-c RECIPE.yaml] [--GROUP.SETTING VALUE ...]\n\n"
+            f"NAME is one of: {', '.join(available)}\n"
+            f"All settings of one, with text, type and default: {verb}.py --domain NAME --help"
+        )
+    if verb in _OF_A_CHECKPOINT:
+        return (
+            f"usage: {verb}.py --checkpoint FILE_OR_RUN_FOLDER [--SETTING VALUE ...]\n\n"
+            f"What can be set depends on what was trained: {verb}.py --checkpoint FILE_OR_RUN_FOLDER --help"
+        )
+    return None
+
+
 def _run(verb: str, arguments: list[str], domains: Domains) -> None:
+    if (text := _first_help(verb, arguments, domains.available())) is not None:
+        print(text)
+        return
     if verb in ("fit", "finetune"):
         domain = peek_domain(arguments, domains.available())
         from suite.fitting import fit

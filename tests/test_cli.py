@@ -153,6 +153,21 @@ def test_a_missing_default_is_refused(tmp_path: Path) -> None:
     assert_one_line(ran, 2, "default.yaml", "missing")
 
 
+@pytest.mark.parametrize(
+    ("verb", "named"),
+    [*((verb, "--domain NAME --help") for verb in ("fit", "finetune", "crossvalidate", "compare", "diagnose")),
+     *((verb, "--checkpoint FILE_OR_RUN_FOLDER --help") for verb in ("evaluate", "predict"))],
+)  # fmt: skip
+def test_help_alone_says_what_to_give(verb: str, named: str) -> None:
+    ran = run(verb, "--help")
+    assert (ran.status, ran.err) == (0, "")
+    assert ran.out.startswith(f"usage: {verb}.py --")
+    assert named in ran.out
+    if "--domain" in named:
+        assert "audio" in ran.out
+        assert "translation" in ran.out
+
+
 def test_help_has_the_groups_in_order_each_flag_with_text_type_and_default() -> None:
     ran = run("fit", "--domain", "translation", "--help")
     assert ran.status == 0

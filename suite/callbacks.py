@@ -46,7 +46,7 @@ class LearningRate(Callback):
             group.setdefault("highest_lr", cast(SuiteModule, pl_module).optim.lr)
         warmup, total = cast(SuiteModule, pl_module).optim.warmup_steps, trainer.estimated_stepping_batches
         if warmup and warmup >= total:
-            notice(f"optim.warmup_steps is {warmup}, the whole run has {total:.0f} steps: all of it is warm-up")
+            notice(f"optim.warmup_steps is {warmup}, the whole run has {total:.0f} step(s): all of it is warm-up")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         config = cast(SuiteModule, pl_module).optim

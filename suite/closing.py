@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 
 from suite.checkpoint import read, weights_of
-from suite.console import report
+from suite.console import from_here, report
 from suite.data import SuiteDataModule
 from suite.gather import gather_results
 from suite.module import SuiteModule
@@ -61,8 +61,8 @@ def figure_lines(figures: dict[str, float], module: SuiteModule) -> list[str]:
 
 def report_outcome(outcome: Outcome, module: SuiteModule, *, folder: Path, mode: Mode, domain: str, usage: str) -> None:
     """Print how the run ended; ``usage`` is what ``predict`` is called with beside the checkpoint."""
-    report(f"\nRun folder       {_shown(folder)}")
-    report(f"Best checkpoint  {_shown(outcome.best) if outcome.best else 'none: no validation was run'}")
+    report(f"\nRun folder       {from_here(folder)}")
+    report(f"Best checkpoint  {from_here(outcome.best) if outcome.best else 'none: no validation was run'}")
     report("\nTest")
     for line in figure_lines(outcome.figures, module):
         report(line)
@@ -77,20 +77,12 @@ def report_outcome(outcome: Outcome, module: SuiteModule, *, folder: Path, mode:
     report("")
     for line in closing_lines(mode, folder):
         report(line)
-    checkpoint = _shown(outcome.best or folder)
+    checkpoint = from_here(outcome.best or folder)
     report("\nNext")
-    python = _interpreter()
-    report(f"  {python} scripts/evaluate.py --checkpoint {checkpoint} --output results.jsonl")
-    report(f"  {python} scripts/predict.py --checkpoint {checkpoint} {usage}")
-    report(f"  {python} scripts/fit.py --domain {domain} --help")
-
-
-def _interpreter() -> str:
-    """How to call this interpreter from here: relative where its environment lies below."""
-    path, here = Path(sys.executable), Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
-
-
-def _shown(path: Path) -> str:
-    absolute, here = path.resolve(), Path.cwd().resolve()
-    return str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)
+    python, scripts = (
+        from_here(Path(sys.executable), resolve=False),
+        from_here(Path(__file__).parent.parent / "scripts"),
+    )
+    report(f"  {python} {scripts}/evaluate.py --checkpoint {checkpoint} --output results.jsonl")
+    report(f"  {python} {scripts}/predict.py --checkpoint {checkpoint} {usage}")
+    report(f"  {python} {scripts}/fit.py --domain {domain} --help")

@@ -7,6 +7,7 @@ import contextlib
 import io
 import os
 import sys
+from pathlib import Path
 
 from suite.errors import SuiteError
 
@@ -51,3 +52,12 @@ def speak_utf8() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors=stream.errors)
+
+
+def from_here(path: Path, *, resolve: bool = True) -> str:
+    """How to name ``path`` on a command line: relative where it lies below the working directory, else absolute.
+
+    Without ``resolve`` links stay: an environment's interpreter is one.
+    """
+    absolute, here = (path.resolve(), Path.cwd().resolve()) if resolve else (path.absolute(), Path.cwd())
+    return str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)

@@ -155,6 +155,8 @@ def _run_in(
         notice(f"{verb}: {_count_parameters(module):,} parameters, {len(data.examples('train').lengths):,} examples")
     try:
         _fit(trainer, module, data, source=source, folder=folder)
+        if trainer.global_step == start["step"]:
+            notice("nothing was left to train: raise --trainer.max_epochs or --trainer.max_steps to go further")
         outcome = test_best(trainer, module, data, folder)
     finally:
         finish(loggers)

@@ -87,7 +87,9 @@ def hold_out(
         DataError: fewer than two examples or groups.
     """
     if not 0 < fraction < 1:
-        raise UsageError(f"the held-out fraction must lie between 0 and 1 (both excluded), not {fraction}")
+        raise UsageError(
+            f"the held-out fraction (data.held_out) must lie between 0 and 1 (both excluded), not {fraction}"
+        )
     if len(labels) < 2:
         raise DataError(f"{len(labels)} example(s) cannot be split: at least two are needed")
     if groups is not None:
@@ -162,7 +164,9 @@ def hold_out_equally(labels: Sequence[str], *, fraction: float, seed: int) -> tu
         DataError: a label with fewer than two examples.
     """
     if not 0 < fraction < 1:
-        raise UsageError(f"the held-out fraction must lie between 0 and 1 (both excluded), not {fraction}")
+        raise UsageError(
+            f"the held-out fraction (data.held_out) must lie between 0 and 1 (both excluded), not {fraction}"
+        )
     names, counts = numpy.unique(numpy.array(labels), return_counts=True)
     if not len(labels):
         raise DataError("there are no examples to split")

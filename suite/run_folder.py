@@ -127,7 +127,10 @@ def newest_checkpoint(folder: Path) -> Path:
         CheckpointError: there is none.
     """
     inside = folder / CHECKPOINTS if (folder / CHECKPOINTS).is_dir() else folder
-    for path in sorted(inside.glob("*.ckpt"), key=_order, reverse=True):
+    found = sorted(inside.glob("*.ckpt"), key=_order, reverse=True)
+    if not found:
+        raise CheckpointError(f"{folder}: there is no checkpoint: name a run folder that has one, or a checkpoint file")
+    for path in found:
         try:
             verify(path)
         except CheckpointError as error:

@@ -103,7 +103,9 @@ def hold_out(rows_count: int, *, fraction: float, seed: int, place: int = 0) -> 
     """
     if not 0 < fraction * (1 + place) < 1:
         limit = "1" if not place else f"1/{1 + place}"
-        raise UsageError(f"the held-out fraction must lie between 0 and {limit} (both excluded), not {fraction}")
+        raise UsageError(
+            f"the held-out fraction (data.held_out) must lie between 0 and {limit} (both excluded), not {fraction}"
+        )
     if rows_count < 2 + place:
         raise DataError(
             f"{rows_count} row(s) cannot be split: a row to keep and one for each held-out split are needed"
@@ -119,7 +121,7 @@ def hold_out(rows_count: int, *, fraction: float, seed: int, place: int = 0) -> 
 
 def data_folder(name: str, *, files: Sequence[str]) -> Path:
     """The folder ``$SUITE_DATA_DIR/<name>``, which holds ``files``; DataError says which files to put where."""
-    wanted = ", ".join(files)
+    wanted = ", ".join(files) or "its files"
     root = os.environ.get("SUITE_DATA_DIR")
     if not root:
         raise DataError(f"SUITE_DATA_DIR is not set: point it at the folder in which {name}/ holds {wanted}")
@@ -255,6 +257,7 @@ def _format_of(path: Path) -> TableFormat:
     for name in get_args(TableFormat):
         if ending == f".{name}" or (ending == f".{name}.gz" and name != "parquet"):
             return name
+    _need_file(path)
     raise UsageError(
         f"{path}: the ending does not tell the format of the table; "
         "allowed are .csv, .tsv, .jsonl (each also with .gz) and .parquet, or set the format"

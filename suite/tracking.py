@@ -6,6 +6,8 @@ A run folder is one W&B run, resumed or not; ``suite.wandb_logger`` says how.
 import os
 import secrets
 import shlex
+import shutil
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,6 +19,7 @@ from lightning.pytorch.loggers import Logger
 from wandb.sdk import wandb_setup
 from wandb.sdk.lib import wbauth
 
+from suite.console import from_here
 from suite.errors import UsageError
 from suite.wandb_logger import ID_FILE, OFFLINE_HINT, WandbTracker, client_folders, one_line, read_run_id, write_run_id
 
@@ -169,11 +172,9 @@ def closing_lines(mode: Mode, run_folder: Path) -> list[str]:
     waiting = [path for path in client_folders(run_folder, "offline-run-*") if not [*path.glob("*.wandb.synced")]]
     if mode != "offline" or not waiting:
         return []
-    command = shlex.join(["wandb", "sync", *map(_shown, waiting)])
+    client = "wandb"
+    beside = Path(sys.executable).with_name(client)
+    if shutil.which(client) is None and beside.is_file():  # of an environment that is not active
+        client = from_here(beside, resolve=False)
+    command = shlex.join([client, "sync", *map(from_here, waiting)])
     return ["Tracked offline. To upload the run to Weights & Biases:", f"  {command}"]
-
-
-def _shown(path: Path) -> str:
-    """Relative to where the user is if it lies below, else absolute."""
-    absolute, here = path.resolve(), Path.cwd().resolve()
-    return str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)

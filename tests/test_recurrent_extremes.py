@@ -159,3 +159,19 @@ def test_names_that_there_are_not() -> None:
         build_attention("foo", 4, 4, num_heads=1)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="lengths reach 9, but the outputs have 3 steps"):
         Pooling(4, kind="mean")(torch.ones(1, 3, 4), torch.tensor([9]))
+
+
+def test_without_lengths_every_row_is_full_and_other_things_are_refused() -> None:
+    module = encoder("lstm")
+    inputs = torch.randn(2, 5, 3)
+    full = module(inputs, torch.tensor([5, 5]))
+    for given in (module(inputs), module(inputs, None, None)):
+        assert torch.equal(given.outputs, full.outputs)
+        assert given.lengths.tolist() == [5, 5]
+    other: Any = [5, 4]
+    with pytest.raises(UsageError, match=r"^lengths are a list, expected a torch\.Tensor"):
+        module(inputs, other)
+    with pytest.raises(UsageError, match=r"^inputs are a ndarray, expected a torch\.Tensor"):
+        module(inputs.numpy())
+    with pytest.raises(UsageError, match=r"^options are a dict, expected RecurrentOptions"):
+        RecurrentEncoder(3, 4, options={"zoneout": 0.1})  # type: ignore[arg-type]

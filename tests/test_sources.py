@@ -136,7 +136,9 @@ def test_table_format_can_be_set(tmp_path: Path):
     with pytest.raises(UsageError, match=r"t\.data: the ending does not tell.*\.csv, \.tsv"):
         read_table(path, columns=["a"])
     with pytest.raises(UsageError, match="the ending does not tell"):
-        read_table(tmp_path / "t.parquet.gz", columns=["a"])
+        read_table(written(tmp_path / "t.parquet.gz", "a"), columns=["a"])
+    with pytest.raises(DataError, match="no such file"):
+        read_table(tmp_path / "nofolder", columns=["a"])
     with pytest.raises(UsageError, match="columns must name"):
         read_table(path, columns=[])
     with pytest.raises(UsageError, match="as a list, not 'a'"):

@@ -252,7 +252,7 @@ class TranslationData(SuiteDataModule):
             try:
                 _, held = hold_out(len(pairs), fraction=self.held_out, seed=self.seed, place=place)
             except (UsageError, DataError) as error:
-                raise type(error)(f"{' and '.join(self.files['train'])}, data.held_out: {error}") from None
+                raise type(error)(f"{' and '.join(self.files['train'])}: {error}") from None
             self._pairs[name] = [pairs[index] for index in held]
             staying -= set(held)
         self._pairs["train"] = [pairs[index] for index in sorted(staying)]

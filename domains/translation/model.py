@@ -241,7 +241,7 @@ class TranslationModule(SuiteModule):
         if not count:
             return []
         limits = f"--max_length {self.decoding.max_length}, --max_ratio {self.decoding.max_ratio:g}"
-        return [f"{count} translation(s) reached the limit of tokens ({limits}) and are cut: raise it for whole ones"]
+        return [f"{count} translation(s) reached the limit of tokens ({limits}) and are cut: raise them for whole ones"]
 
     @torch.no_grad()
     def sample_table(self, batch: PairBatch) -> tuple[Sequence[str], list[list[str]]]:

@@ -7,21 +7,27 @@ from suite.errors import UsageError
 from suite.recurrent.unroll import State
 
 
-def check_inputs(inputs: Tensor, lengths: Tensor, *, input_size: int, weight: Tensor) -> None:
-    """Refuse ``inputs`` that are not ``(B, T, input_size)`` of the type of ``weight``, or lengths that are not theirs.
+def check_inputs(inputs: Tensor, lengths: Tensor | None, *, input_size: int, weight: Tensor) -> Tensor:
+    """The lengths, T for each row where none are given.
 
+    Refuses ``inputs`` that are not ``(B, T, input_size)`` of the type of ``weight``, and lengths that are not theirs.
     Lengths are looked at on a CPU alone, where that costs nothing.
 
     Raises:
         UsageError: naming what was given.
     """
+    for name, given in (("inputs", inputs), ("lengths", lengths)):
+        if not isinstance(given, Tensor | None) or (name == "inputs" and given is None):
+            raise UsageError(f"{name} are a {type(given).__name__}, expected a torch.Tensor")
     if inputs.dim() != 3 or inputs.size(2) != input_size or not inputs.is_floating_point():
-        given = f"{tuple(inputs.shape)} of {_name(inputs)}"
-        raise UsageError(f"inputs are {given}, expected (B, T, {input_size}) of a floating type")
+        shown = f"{tuple(inputs.shape)} of {_name(inputs)}"
+        raise UsageError(f"inputs are {shown}, expected (B, T, {input_size}) of a floating type")
     if inputs.dtype != weight.dtype and not torch.is_autocast_enabled(inputs.device.type):
         raise UsageError(
             f"inputs are of {_name(inputs)}, the encoder's weights of {_name(weight)}: convert one of them"
         )
+    if lengths is None:
+        return torch.full((inputs.size(0),), inputs.size(1), dtype=torch.long, device=inputs.device)
     if lengths.is_floating_point() or lengths.dtype == torch.bool:
         raise UsageError(f"lengths are {_name(lengths)}, expected whole numbers")
     if tuple(lengths.shape) != (inputs.size(0),):
@@ -31,6 +37,7 @@ def check_inputs(inputs: Tensor, lengths: Tensor, *, input_size: int, weight: Te
             raise UsageError(f"lengths reach {int(lengths.max())}, but the inputs have {inputs.size(1)} steps")
         if int(lengths.min()) < 0:
             raise UsageError(f"lengths go down to {int(lengths.min())}, allowed is 0 or more")
+    return lengths
 
 
 def check_state(state: State, *, shape: tuple[int, int, int], count: int, counts_steps: bool) -> None:

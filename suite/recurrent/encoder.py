@@ -68,6 +68,8 @@ class RecurrentEncoder(nn.Module):
                 raise UsageError(f"{name} is {size}, allowed is 1 or more")
         if condition_size < 0:
             raise UsageError(f"condition_size is {condition_size}, allowed is 0 or more")
+        if options is not None and not isinstance(options, RecurrentOptions):
+            raise UsageError(f"options are a {type(options).__name__}, expected RecurrentOptions(...)")
         self.options = options or RecurrentOptions()
         self.options.check(cell)
         self.cell, self.input_size, self.hidden_size, self.num_layers = cell, input_size, hidden_size, num_layers
@@ -129,12 +131,13 @@ class RecurrentEncoder(nn.Module):
     def forward(
         self,
         inputs: Tensor,
-        lengths: Tensor,
+        lengths: Tensor | None = None,
         state: State | None = None,
         condition: Tensor | None = None,
         begins: Tensor | None = None,
     ) -> Encoded:
-        """Encode ``inputs (B, T, D)`` of which the first ``lengths (B,)`` steps of each row are valid.
+        """Encode ``inputs (B, T, D)`` of which the first ``lengths (B,)`` steps of each row are valid; all of them
+        without lengths.
 
         ``condition`` is ``(B, C)``, the same for all steps, or ``(B, T, C)``; without one it counts as zeros.
         ``begins (B,)``, or ``(B, num_layers * num_directions)``, is True where the encoder's own first state takes the
@@ -144,8 +147,7 @@ class RecurrentEncoder(nn.Module):
             UsageError: inputs, a state or a condition of another size or type than this encoder's, lengths outside 0
                 to T, or not one length a row.
         """
-        self._check(inputs, lengths, state)
-        lengths = lengths.long()
+        lengths = self._check(inputs, lengths, state).long()
         # Whatever stands at padding, not even NaN may reach a gradient or a saturated gate. (Asking whether there is
         # any would stop an accelerator.)
         if inputs.device.type != "cpu" or not bool((lengths == inputs.size(1)).all()):
@@ -229,8 +231,10 @@ class RecurrentEncoder(nn.Module):
             return mask_steps(condition, lengths).to(inputs.dtype)
         return condition.to(inputs.dtype).unsqueeze(1).expand(-1, steps, -1)
 
-    def _check(self, inputs: Tensor, lengths: Tensor, state: State | None) -> None:
-        check_inputs(inputs, lengths, input_size=self.input_size, weight=next(self.layers.parameters()))
+    def _check(self, inputs: Tensor, lengths: Tensor | None, state: State | None) -> Tensor:
+        """The lengths, full ones where none are given."""
+        lengths = check_inputs(inputs, lengths, input_size=self.input_size, weight=next(self.layers.parameters()))
         if state is not None:
             shape = (inputs.size(0), len(self.layers), self.hidden_size)
             check_state(state, shape=shape, count=self.num_states, counts_steps=self.cell == "batchnorm_lstm")
+        return lengths

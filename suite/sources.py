@@ -114,8 +114,9 @@ def hold_out(rows_count: int, *, fraction: float, seed: int, place: int = 0) -> 
     draw = random.Random(f"hold out {seed}")
     keys = [draw.random() for _ in range(rows_count)]
     order = sorted(range(rows_count), key=keys.__getitem__)
-    count = min(max(1, round(rows_count * fraction)), (rows_count - 1) // (1 + place))
-    begin, end = place * count, (1 + place) * count
+    count = min(max(1, round(rows_count * fraction)), rows_count - 1)
+    begin = place * count
+    end = min(begin + count, rows_count - 1)
     return sorted(order[:begin] + order[end:]), sorted(order[begin:end])
 
 

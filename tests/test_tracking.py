@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -164,7 +165,10 @@ def test_resumed_run_keeps_its_id_and_its_steps_go_on(tracked):
 def test_closing_lines_name_the_command_that_uploads_every_part(tracked, monkeypatch):
     monkeypatch.chdir(tracked.base)
     parts = [f"runs/toy/wandb/{folder.name}" for folder in tracked.runs]
-    assert tracked.said["closing"][-1].split() == ["wandb", "sync", *parts]
+    client, *rest = tracked.said["closing"][-1].split()
+    assert Path(shutil.which(client) or client).is_file(), "it can be typed as it stands"
+    assert Path(client).name == "wandb"
+    assert rest == ["sync", *parts]
     assert closing_lines("offline", tracked.folder) == tracked.said["closing"]
     elsewhere = tracked.base / "home"
     monkeypatch.chdir(elsewhere)

@@ -69,7 +69,7 @@ def report_outcome(outcome: Outcome, module: SuiteModule, *, folder: Path, mode:
     for line in module.evaluation_lines("test"):
         report(line)
     for sample in outcome.samples:
-        texts = {name: value for name, value in sample.items() if isinstance(value, str)}
+        texts = module.shown(sample)
         if texts:
             report("")
         for name, value in texts.items():

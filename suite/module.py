@@ -157,6 +157,11 @@ class SuiteModule(LightningModule):
         else:
             super().__setattr__(name, value)
 
+    @staticmethod
+    def shown(result: dict[str, Any]) -> dict[str, str]:
+        """What a person reads of a test result at the end of a run, by name."""
+        return {name: value for name, value in result.items() if isinstance(value, str)}
+
     def prediction_notes(self, results: Sequence[dict[str, Any]]) -> list[str]:
         """What must not pass in silence about all ``results`` of ``predict_step``: each a line on standard error."""
         return []

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ def test_fit_prints_field_and_bits_of_each_value_and_leaves_sounds() -> None:
     said = (folder / "plain.out").read_text()
     assert all(f"bits/{name}" in said for name in ("who_a", "who_b", "kind_x", "kind_y", "kind_z"))
     assert "--seconds 1 --count 4" in said
+    assert re.search(r"^  who +[ab]\n  kind +[xyz]\n  bits +\d\.\d{3} in [\d,]+ samples$", said, flags=re.MULTILINE)
     sounds = sorted((trained() / "samples").glob("step-*.wav"))
     assert len(sounds) == 2
     assert soundfile.info(sounds[0]).samplerate == 8000

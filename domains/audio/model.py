@@ -143,6 +143,15 @@ class WaveformModule(SuiteModule):
         return self._scores(batch, self.compute(batch))
 
     @staticmethod
+    def shown(result: dict[str, Any]) -> dict[str, str]:
+        """A window of the test: its file, conditions, and what its samples cost."""
+        return {
+            "file": result["file"],
+            **result["conditions"],
+            "bits": f"{result['bits']:.3f} in {result['samples']:,} samples",
+        }
+
+    @staticmethod
     def lines(result: dict[str, Any]) -> list[str]:
         """A result as text: the file, and its conditions or bits."""
         words = [f"{name}={value}" for name, value in result["conditions"].items()]

@@ -35,6 +35,7 @@ def quiet_libraries() -> None:
         ".*does not have many workers.*",  # batches are encoded sentences here: workers are the user's choice
         ".*ended before the epoch ended and your dataloader is not resumable.*",  # the data module is
         ".*Checkpoint directory .* exists and is not empty.*",
+        ".*method of metric .* was called before the ``update`` method.*",  # of a class or speaker that a split lacks
     ):
         warnings.filterwarnings("ignore", message=text)
 

@@ -308,7 +308,7 @@ def test_an_empty_folder_and_a_missing_one(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"no files \.wav"):
         own(tmp_path / "empty").recordings("train")
-    with pytest.raises(UsageError, match="ending"):
+    with pytest.raises(DataError, match="nowhere: no such file"):
         own(tmp_path / "nowhere").recordings("train")
 
 
@@ -374,3 +374,14 @@ def test_the_sample_can_be_cut_into_folds() -> None:
     folds = [AudioData(sample_minutes=0.2, folds=3, fold=fold, held_out=0.2) for fold in range(3)]
     tested = [{each.clip.name for each in data.recordings("test")} for data in folds]
     assert len(set.union(*tested)) == sum(map(len, tested)) == len(sample.generate("train", minutes=0.2))
+
+
+def test_a_value_that_a_split_lacks_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its own figure would be no number, without a word."""
+    files = write_files(tmp_path / "audio", count=6)
+    for name, count in (("train", 6), ("test", 1)):
+        write_manifest(tmp_path / f"{name}.csv", rows_of(files[:count], tmp_path))
+    given: dict[str, Any] = {name: str(tmp_path / f"{name}.csv") for name in ("train", "test")}
+    data = AudioData(dataset="files", conditions=["who"], held_out=0.5, **given)
+    data.loader("test", shuffle=False)
+    assert "data: the test split has no file of who b: no figure of its own" in capsys.readouterr().err

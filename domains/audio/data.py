@@ -192,12 +192,17 @@ class AudioData(SuiteDataModule):
             DataError: another value, with those that are allowed.
         """
         for name, allowed in self.assets["conditions"].items():
-            others = sorted({each.conditions[name] for each in recordings} - set(allowed), key=_natural)
+            there = {each.conditions[name] for each in recordings}
+            others = sorted(there - set(allowed), key=_natural)
             if others:
                 raise DataError(
                     f"the {split} split has {name} {', '.join(others[:8])}, which the model does not know; allowed: "
                     f"{', '.join(allowed)}; leave such files out (--data.leave_out), or finetune to them"
                 )
+            absent = [each for each in allowed if each not in there]
+            if split != "train" and self.dataset == "files" and absent:
+                shown = ", ".join(absent[:8]) + (f" and {len(absent) - 8} more" if len(absent) > 8 else "")
+                notice(f"data: the {split} split has no file of {name} {shown}: no figure of its own")
         return recordings
 
     def recordings(self, split: str) -> list[Recording]:

@@ -121,11 +121,11 @@ def test_adding_at_200_is_solved(name: str, cell: str, settings: dict[str, Any])
 
 
 @pytest.mark.slow
-def test_adding_at_200_is_beyond_a_vanilla_cell() -> None:
-    """At no rate of the grid."""
+def test_adding_at_200_is_not_solved_by_a_vanilla_cell() -> None:
+    """At no rate of the grid, at no time: it comes to 0.07 (docs/recurrent.md), seven times what counts as solved."""
     for lr in (3e-3, 1e-3):
-        loss, _ = train(config("adding", "rnn_tanh", 200, **{**ADDING, "lr": lr}), until=0.1)
-        assert loss > 0.1
+        loss, _ = train(config("adding", "rnn_tanh", 200, **{**ADDING, "lr": lr}), until=0.04)
+        assert loss > 0.04
 
 
 @pytest.mark.slow

@@ -117,7 +117,7 @@ def test_a_warm_up_of_the_whole_run_is_said(tmp_path: Path) -> None:
         flags = ("--trainer.max_steps=3", "--optim.schedule=constant", f"--optim.warmup_steps={warmup}")
         ran = fit_toy("--runs", tmp_path, f"--name={warmup}", *flags)
         assert ran.status == 0, ran
-        assert (f"optim.warmup_steps is {warmup}, the whole run has 3 steps" in ran.err) == said, ran.err
+        assert (f"optim.warmup_steps is {warmup}, the whole run has 3 step(s)" in ran.err) == said, ran.err
 
 
 @pytest.mark.parametrize("flags", [("--trainer.max_steps=3",), ("--trainer.limit_val_batches=0",)])

@@ -120,12 +120,22 @@ def test_adding_at_200_is_solved(name: str, cell: str, settings: dict[str, Any])
     assert loss < 0.01
 
 
+def lowest_of_a_vanilla_cell(until: float) -> float:
+    """The lowest loss at any rate of the grid and at any time, as far as ``until``."""
+    rates = ({**ADDING, "lr": lr} for lr in (3e-3, 1e-3))
+    return min(train(config("adding", "rnn_tanh", 200, **rate), until=until)[0] for rate in rates)
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(strict=True, reason="the project's bar: the loss is below 0.1 on its way (docs/recurrent.md)")
+def test_adding_at_200_is_beyond_a_vanilla_cell() -> None:
+    assert lowest_of_a_vanilla_cell(until=0.1) > 0.1
+
+
 @pytest.mark.slow
 def test_adding_at_200_is_not_solved_by_a_vanilla_cell() -> None:
-    """At no rate of the grid, at no time: it comes to 0.07 (docs/recurrent.md), seven times what counts as solved."""
-    for lr in (3e-3, 1e-3):
-        loss, _ = train(config("adding", "rnn_tanh", 200, **{**ADDING, "lr": lr}), until=0.04)
-        assert loss > 0.04
+    """It comes to 0.07, seven times what counts as solved."""
+    assert lowest_of_a_vanilla_cell(until=0.04) > 0.04
 
 
 @pytest.mark.slow

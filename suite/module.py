@@ -84,6 +84,7 @@ class SuiteModule(LightningModule):
         self.tuning: Tuning | None = None
         self.kept: list[dict[str, Any]] | None = None
         self._totals: list[Tensor] = []
+        self._shared: tuple[Tensor, torch.distributed.Work] | None = None
         self.evaluation = nn.ModuleDict(
             {split: nn.ModuleDict({"loss": WeightedMean(), **self.make_metrics()}) for split in ("val", "test")}
         )
@@ -202,8 +203,18 @@ class SuiteModule(LightningModule):
         indices = getattr(batch, "indices", None)  # of a batch that is a tensor this would be a method
         self.step_indices.extend(indices if isinstance(indices, list) else [])
         self._totals.append(torch.stack([output.loss_sum.detach().float(), output.weight.float()]))
+        if not self.trainer.fit_loop.epoch_loop._should_accumulate():
+            self._share_totals()
         # Lightning divides by the accumulation steps; the only division here is the one by the whole weight.
         return output.loss_sum * self.trainer.accumulate_grad_batches
+
+    def _share_totals(self) -> None:
+        """Begin to sum what the step counts over processes: while the backward pass goes on, it costs no waiting."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            totals = torch.stack(self._totals).sum(dim=0)
+            totals = torch.cat([totals, totals.new_tensor(self.stop.wishes())])
+            work = torch.distributed.all_reduce(totals, async_op=True)
+            self._shared = totals, cast(torch.distributed.Work, work)
 
     def configure_gradient_clipping(
         self,
@@ -212,13 +223,18 @@ class SuiteModule(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Divide by the whole weight, add penalties, measure the norm and clip: called before each optimiser step."""
-        totals = torch.stack(self._totals).sum(dim=0)
-        self._totals.clear()
-        totals = torch.cat([totals, totals.new_tensor(self.stop.wishes())])
         if self.tuning is not None:
             self.tuning.drop_gradients()
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(totals)
+        if self._shared is None:
+            self._share_totals()
+        together = self._shared is not None
+        if self._shared is not None:
+            totals, work = self._shared
+            work.wait()
+            self._shared = None
+        else:
+            totals = self._totals[0] if len(self._totals) == 1 else torch.stack(self._totals).sum(dim=0)
+        self._totals.clear()
         # Distributed strategies average gradients over ranks: multiplying by their number makes it the sum again.
         scale = self.trainer.world_size / totals[1].clamp_min(torch.finfo(totals.dtype).tiny)
         penalised = self.optim.recurrent_l1 or self.optim.recurrent_l2
@@ -232,7 +248,7 @@ class SuiteModule(LightningModule):
         )
         # One wait for the device a step: it decides here whether there is a step at all.
         loss_sum, weight, *wishes, measured = torch.cat([totals, norm.to(totals).view(1)]).tolist()
-        self.stop.agree(wishes)
+        self.stop.agree(wishes if together else self.stop.wishes())
         skipped = not (math.isfinite(loss_sum) and math.isfinite(measured))
         if skipped:
             optimizer.zero_grad(set_to_none=True)  # optimisers pass over parameters without a gradient

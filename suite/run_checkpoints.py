@@ -99,13 +99,13 @@ class RunCheckpoints(Checkpoint):
     ) -> None:
         module = cast(SuiteModule, pl_module)
         stepped, self._step = trainer.global_step != self._step, trainer.global_step
+        if not stepped or not (module.stop.anywhere is not None or self._is_due(trainer)):
+            return
         # Where a validation or the end of the epoch follows, the checkpoint is written once, after it: a run that goes
         # on from here would leave them out.
-        if not stepped or _epoch_is_over(trainer) or _validation_is_due(trainer):
+        if _epoch_is_over(trainer) or _validation_is_due(trainer):
             return
-        stopping = module.stop.anywhere is not None
-        if stopping or self._is_due(trainer):
-            self.save(trainer)
+        self.save(trainer)
         module.stop.leave()
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:

@@ -24,7 +24,8 @@ from suite.timing import Row
 from suite.tracking import TrackingConfig
 from suite.trainer import quiet_libraries
 
-_STEPS = 20  # in a turn
+_STEPS = 10  # in a turn: short ones, for cores shared with others change their speed within seconds
+_TURNS = 4  # in a round
 _BAR = 0.85
 _WAIT = 300.0  # seconds for a process to answer
 
@@ -50,10 +51,11 @@ def together(name: str, domains: Domains, *, rounds: int, steps: int = _STEPS, f
     All four stay alive and wait for their turn; two work at a time. Each has the recipe's batch size.
     """
     unit = domains.load(name).task(None).module.unit
-    work: dict[str, Any] = {"turns": rounds + 1, "steps": steps, "flags": flags}
+    turns = _TURNS * rounds + 1  # the first is a warm-up
+    work: dict[str, Any] = {"turns": turns, "steps": steps, "flags": flags}
     speeds: list[tuple[float, float]] = []
     with _pair(name, domains, joined=True, **work) as ours, _pair(name, domains, joined=False, **work) as alone:
-        for _ in range(rounds + 1):
+        for _ in range(turns):
             both, each = _take_turn(ours), _take_turn(alone)
             # The weight of a step that is made together is that of both processes' batches.
             speed = both[0].weight / max(turn.seconds for turn in both)
@@ -86,7 +88,7 @@ def _answer(process: Connection) -> Any:
 
 @contextmanager
 def _pair(name: str, domains: Domains, *, joined: bool, **work: Any) -> Iterator[list[Connection]]:
-    """Two processes, each with a connection to it; ended afterwards."""
+    """Two processes, each with a connection to it; they end afterwards, not beside another pair's last turn."""
     context = multiprocessing.get_context("spawn")
     port, started, ends = _free_port(), [], []
     for rank in range(2):
@@ -100,6 +102,8 @@ def _pair(name: str, domains: Domains, *, joined: bool, **work: Any) -> Iterator
         ends.append(here)
     try:
         yield ends
+        for end in ends:
+            end.send("leave")
         for process in started:
             process.join(_WAIT)
     finally:
@@ -136,8 +140,8 @@ def _free_port() -> int:
 class _Turns(Callback):
     """Waits for each turn, makes its steps, and says how long they took."""
 
-    def __init__(self, parent: Connection, *, steps: int) -> None:
-        self.parent, self.steps = parent, steps
+    def __init__(self, parent: Connection, *, turns: int, steps: int) -> None:
+        self.parent, self.turns, self.steps = parent, turns, steps
         self.done, self.begin, self.weight = 0, 0.0, 0.0
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -155,7 +159,9 @@ class _Turns(Callback):
         self.done += 1
         if self.done == self.steps:
             self.parent.send(Turn(time.perf_counter() - self.begin, self.weight))
-            self.done = 0
+            self.done, self.turns = 0, self.turns - 1
+            if not self.turns:
+                self.parent.recv()
 
 
 def _work(
@@ -178,7 +184,7 @@ def _work(
     tracking = TrackingConfig(mode="disabled")
     try:
         with rehearse(module, recipe.data, recipe.run, recipe.settings, tracking=tracking) as trainer:
-            cast(Any, trainer).callbacks.append(_Turns(parent, steps=steps))
+            cast(Any, trainer).callbacks.append(_Turns(parent, turns=turns, steps=steps))
             trainer.fit(module, datamodule=recipe.data)
     except SuiteError as error:
         notice(f"benchmark: {error}")

@@ -7,6 +7,7 @@ draw is a pure function of (seed, epoch, index, rank), so the only state of a ru
 import hashlib
 import signal
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast
 
 import numpy
@@ -16,6 +17,7 @@ from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
+from suite.console import notice
 from suite.errors import CheckpointError, DataError, UsageError
 from suite.sampler import BucketBatchSampler, Key
 from suite.seeding import mix
@@ -195,6 +197,8 @@ class SuiteDataModule(LightningDataModule):
             DataError: a file that cannot be read.
         """
         if options.file not in (None, "-"):
+            if Path(options.file).suffix in (".csv", ".tsv"):
+                notice(f"{options.file}: each line is taken whole as one input: columns are not told apart here")
             return read_lines(options.file, pipes=processes == 1)
         if processes > 1:
             raise UsageError("standard input is for one process: give a FILE, or --trainer.devices 1")

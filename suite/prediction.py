@@ -7,13 +7,18 @@ from typing import Literal
 from suite.cli import Domains
 from suite.console import notice, report
 from suite.domain import Task
+from suite.errors import DataError
 from suite.gather import gather_results
 from suite.parser import SuiteParser
 from suite.restore import restore
 
 
 def predict(arguments: Sequence[str], domains: Domains) -> None:
-    """Predict each input with ``--checkpoint``: one result an input, in order."""
+    """Predict each input with ``--checkpoint``: one result an input, in order.
+
+    Raises:
+        DataError: after all results, if some of them are an ``error`` in place of a prediction.
+    """
     module, data, trainer, options = restore("predict", arguments, domains, add=_add)
     inputs = data.prediction_inputs(options, processes=trainer.world_size)
     if not inputs:
@@ -29,6 +34,8 @@ def predict(arguments: Sequence[str], domains: Domains) -> None:
                 report(line)
     for note in module.prediction_notes(results):
         notice(note)
+    if failed := sum("error" in result for result in results):
+        raise DataError(f"{failed} of {len(results)} input(s) gave no prediction: the line of each says why")
 
 
 def _add(parser: SuiteParser, task: Task) -> None:

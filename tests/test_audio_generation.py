@@ -178,10 +178,24 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     assert_one_line(predict(tmp_path / "file"), 1, "file", "--output")
     (tmp_path / "out" / "0000.wav").mkdir(parents=True)
-    assert_one_line(predict(tmp_path / "out", "--seconds", 0.01), 1, "0000.wav", "cannot be written")
+    ran = predict(tmp_path / "out", "--seconds", 0.01, "--overwrite")
+    assert_one_line(ran, 1, "0000.wav", "cannot be written")
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs /proc")
+def test_files_are_not_written_over_unasked(tmp_path: Path) -> None:
+    flags = ("--condition", "who=a", "kind=x", "--seconds", 0.02)
+    assert predict(tmp_path / "out", *flags, "--count", 1).status == 0
+    [first] = [path.read_bytes() for path in (tmp_path / "out").iterdir()]
+    again = (*flags, "--count", 2, "--seed", 1)
+    assert_one_line(predict(tmp_path / "out", *again), 1, "0000.wav", "--output", "--overwrite")
+    assert [path.read_bytes() for path in (tmp_path / "out").iterdir()] == [first]
+    assert predict(tmp_path / "out", *again, "--overwrite").status == 0
+    files = sorted((tmp_path / "out").iterdir())
+    assert [path.name for path in files] == ["0000.wav", "0001.wav"]
+    assert files[0].read_bytes() != first
+
+
 def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
 
     def peak() -> int:

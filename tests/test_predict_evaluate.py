@@ -75,6 +75,14 @@ def test_predict_is_what_evaluate_scored(checkpoint: Path, evaluated: tuple[Ran,
     assert ran.lines == [each["translation"] for each in evaluated[1]]
 
 
+def test_a_table_is_read_line_by_line_and_said_to_be(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "some.csv").write_text("source,target\nA forest is white.,x\n")
+    ran = run("predict", "--checkpoint", checkpoint, tmp_path / "some.csv")
+    assert ran.status == 0
+    assert len(ran.lines) == 2
+    assert "some.csv: each line is taken whole as one input" in ran.err
+
+
 def test_another_split(checkpoint: Path) -> None:
     ran = run("evaluate", "--checkpoint", checkpoint, "--data.split", "val", "--beam_size", 1)
     assert ran.status == 0

@@ -151,7 +151,7 @@ def test_the_end_of_a_row_begins_where_the_whole_one_would() -> None:
 
 
 def test_names_that_there_are_not() -> None:
-    with pytest.raises(UsageError, match="recurrent_init is identiy, allowed are orthogonal, identity"):
+    with pytest.raises(UsageError, match="recurrent_init is identiy, allowed are orthogonal, identity, uniform"):
         RecurrentOptions(recurrent_init="identiy").check("rnn_relu")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="pooling is foo, allowed are last, mean"):
         Pooling(4, kind="foo")  # type: ignore[arg-type]

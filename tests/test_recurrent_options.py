@@ -283,6 +283,16 @@ def test_recurrent_weights_start_orthogonal_or_as_identity(cell: CellName) -> No
     assert 0.0005 < float(weight_ih.std()) < 0.002
 
 
+@pytest.mark.parametrize("cell", ["rnn_tanh", "rnn_relu", "rnn"])
+def test_vanilla_cells_may_start_as_those_of_torch(cell: CellName) -> None:
+    torch.manual_seed(0)
+    ours = RecurrentEncoder(40, 25, cell=cell, num_layers=2, options=RecurrentOptions(recurrent_init="uniform"))
+    for name, parameter in ours.named_parameters():
+        # Uniform within 1 / sqrt(25): the largest of many comes close to it, and the deviation is it over sqrt(3).
+        assert 0.16 < float(parameter.abs().max()) <= 0.2, name
+        assert 0.08 < float(parameter.std()) < 0.15, name
+
+
 @pytest.mark.parametrize("cell", [*WITH_MEMORY, "minlstm"])
 def test_forget_gates_start_open(cell: CellName) -> None:
     place = 0 if cell == "minlstm" else 1

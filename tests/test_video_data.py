@@ -202,7 +202,8 @@ def test_predict_gives_one_line_a_file_in_order(tmp_path: Path, clips: Path) -> 
     shutil.rmtree(tmp_path / "cache")  # the checkpoint alone is enough
     checkpoint = ("--checkpoint", tmp_path / "video" / "x", "--data.cache", tmp_path / "cache")
     text = run("predict", *checkpoint, *files)
-    assert text.status == 0, text.err
+    assert text.status == 1, text.err
+    assert text.err.splitlines()[-1].startswith("predict: 2 of 5 input(s)")
     assert [line.split("\t")[0] for line in text.lines] == files
     assert text.lines[1].split("\t")[1:] == ["error", "the file is empty"]
     assert text.lines[4].split("\t")[1:] == ["error", "no such file"]
@@ -213,7 +214,10 @@ def test_predict_gives_one_line_a_file_in_order(tmp_path: Path, clips: Path) -> 
     only = run("predict", *checkpoint, str(tmp_path / "bad.mp4"))
     assert [line.split("\t")[1] for line in only.lines] == ["error"]
     # Alone or among others, a file has the same result.
-    [single] = run("predict", *checkpoint, files[2]).lines
+    assert only.status == 1
+    good = run("predict", *checkpoint, files[2])
+    assert good.status == 0, good.err
+    [single] = good.lines
     assert single.split("\t")[:2] == text.lines[2].split("\t")[:2]
     assert_one_line(run("predict", "--checkpoint", tmp_path / "video" / "x"), 2, "files")
 

@@ -61,6 +61,7 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--prime", type=str | None, default=None, help="Audio file that generation goes on from.")
     parser.add_argument("--mel_from", type=str | None, default=None, help="Audio file whose spectrum is the condition.")
     parser.add_argument("--output", type=str, default="generated", help="Folder for the files.")
+    parser.add_argument("--overwrite", action="store_true", help="Write over files of the same names in --output.")
     parser.add_argument("--streams", type=int, default=64, help="Files generated at the same time.")
     parser.add_argument(
         "--engine", type=Engine, default="auto",
@@ -73,7 +74,7 @@ def read_requests(options: Any, assets: dict[str, Any]) -> list[Request]:
 
     Raises:
         UsageError: settings that mean nothing, or that the model does not have.
-        DataError: a file that cannot be read, or a folder that cannot be made.
+        DataError: a file that cannot be read, a folder that cannot be made, or files that are there already.
     """
     for name in ("count", "streams"):
         if getattr(options, name) < 1:
@@ -91,14 +92,18 @@ def read_requests(options: Any, assets: dict[str, Any]) -> list[Request]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{folder}: no folder that can be made ({error.strerror}): choose another --output") from None
+    paths = [folder / f"{index:04d}.wav" for index in range(options.count)]
+    there = [path for path in paths if path.exists()]
+    if there and not options.overwrite:
+        raise DataError(f"{there[0]} is there already: choose another --output, or add --overwrite")
     requests = []
-    for index in range(options.count):
+    for index, path in enumerate(paths):
         rng = numpy.random.default_rng(mix(options.seed, "conditions", index))
         drawn = {name: str(rng.choice(values)) for name, values in assets["conditions"].items()}
         requests.append(
             Request(
                 index,
-                folder / f"{index:04d}.wav",
+                path,
                 steps,
                 {**drawn, **given},
                 options.temperature,

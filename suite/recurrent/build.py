@@ -7,7 +7,12 @@ from torch import nn
 from suite.recurrent.batch_norm import BatchNormLSTMLayer
 from suite.recurrent.cells import LayerNormGRULayer, LayerNormLSTMLayer, PeepholeLSTMLayer, UnrolledLayer, VanillaLayer
 from suite.recurrent.fused import FusedLayer
-from suite.recurrent.initialisation import init_input_weight, init_memory_biases, init_recurrent_weight
+from suite.recurrent.initialisation import (
+    init_input_weight,
+    init_memory_biases,
+    init_recurrent_weight,
+    init_uniformly,
+)
 from suite.recurrent.minimal import MinimalCell, MinimalLayer
 from suite.recurrent.options import FUSED, MINIMAL, VANILLA, CellName, RecurrentOptions
 
@@ -48,7 +53,9 @@ def reset_layer(layer: RecurrentLayer, cell: CellName, *, options: RecurrentOpti
     identity = options.recurrent_init == "identity"
     for name, parameter in layer.named_parameters():
         name = name.removeprefix("rnn.").removesuffix("_l0")
-        if name == "weight_ih":
+        if options.recurrent_init == "uniform":
+            init_uniformly(parameter, layer.recurrent_weights()[0].size(-1))
+        elif name == "weight_ih":
             init_input_weight(parameter, small=identity)
         elif name == "weight_hh":
             init_recurrent_weight(parameter, identity=identity)

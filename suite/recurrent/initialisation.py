@@ -27,6 +27,12 @@ def init_recurrent_weight(weight: Tensor, *, identity: bool = False) -> None:
             nn.init.orthogonal_(gate)
 
 
+def init_uniformly(parameter: Tensor, hidden_size: int) -> None:
+    """Uniform within one over the root of the state's features, weights and biases alike: as ``torch.nn`` starts."""
+    bound = hidden_size**-0.5
+    nn.init.uniform_(parameter, -bound, bound)
+
+
 def draw_chrono(size: int, steps: int) -> Tensor:
     """``log(u)`` with ``u`` uniform in [1, steps - 1]: a gate with this bias keeps a value for about ``u`` steps.
 

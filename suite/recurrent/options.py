@@ -12,7 +12,7 @@ CellName = Literal[
 ]  # fmt: skip
 Activation = Literal["tanh", "relu", "leaky_relu", "elu", "gelu", "softsign", "sigmoid"]
 InitialStateKind = Literal["zero", "random", "learned", "input"]
-RecurrentInit = Literal["orthogonal", "identity"]
+RecurrentInit = Literal["orthogonal", "identity", "uniform"]
 
 CELLS: tuple[CellName, ...] = get_args(CellName)
 FUSED: tuple[FusedCell, ...] = get_args(FusedCell)
@@ -38,7 +38,7 @@ class RecurrentOptions:
         activation_penalty: Weight of the outputs' mean square in ``RecurrentEncoder.penalty`` (Merity et al. 2017).
         temporal_penalty: Weight of the mean square of what changes between steps, likewise.
         recurrent_init: Recurrent matrices at the start: orthogonal, or identity with small input weights (Le, Jaitly
-            and Hinton 2015), for vanilla cells.
+            and Hinton 2015), or all weights and biases uniform as in torch.nn, for vanilla cells.
         forget_bias: Forget gates' bias at the start, for LSTM kinds; 1 if not given.
         chrono_steps: Gate biases for dependencies of up to so many steps (Tallec and Ollivier 2018).
         initial_state: Without a state handed in: zero, random (zero in eval), learned, or from the first input.

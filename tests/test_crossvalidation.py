@@ -68,7 +68,7 @@ def test_errors(tmp_path: Path) -> None:
     assert_one_line(run("crossvalidate", *common, "--data.fold", 2), 2, "--data.fold", "leave it out")
     assert_one_line(run("crossvalidate", *common, "--resume=auto"), 2, "--resume", "leave it out")
     assert_one_line(run("crossvalidate", *common, "--trainer.devices", 2), 2, "one process")
-    assert_one_line(run("crossvalidate", *common, "--task", "language_model"), 2, "has no folds")
+    assert_one_line(run("crossvalidate", "--domain", "translation", "--runs", tmp_path), 2, "has no folds")
     assert_one_line(run("crossvalidate", *common, "--model.hidden", 2), 2, "model.hidden")
     few = run("crossvalidate", *common, "--data.sample_size", 2, "--folds", 9)
     assert few.status == 1

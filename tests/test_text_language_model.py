@@ -274,3 +274,24 @@ def test_characters_are_held_out_of_each_file(tmp_path: Path) -> None:
     assert [len(part) for part in data.documents("test")] == [10, 20]
     whole = ["".join(parts) for parts in zip(*(data.documents(s) for s in ("train", "val", "test")), strict=True)]
     assert whole == [text + "\n" for text in texts.values()]
+
+
+def test_folds_of_documents(tmp_path: Path) -> None:
+    lines = [f"line {number} of a text ." for number in range(20)]
+    text = "\n".join(lines) + "\n"
+    folds = [data_of(tmp_path, text=text, folds=4, fold=fold) for fold in range(4)]
+    tested = [document for each in folds for document in each.documents("test")]
+    assert sorted(tested) == sorted(lines)
+    for each in folds:
+        parts = [each.documents(split) for split in ("train", "val", "test")]
+        assert [len(part) for part in parts] == [12, 3, 5]
+        assert sorted(document for part in parts for document in part) == sorted(lines)
+    with pytest.raises(UsageError, match=r"data\.fold is 4, allowed is 0 to 3"):
+        data_of(tmp_path, text=text, folds=4, fold=4).documents("train")
+    with pytest.raises(UsageError, match=r"data\.folds: .*running text"):
+        data_of(tmp_path, text=text, level="char", folds=4).documents("train")
+    with pytest.raises(UsageError, match=r"leave data\.val and data\.test out"):
+        data_of(tmp_path, text=text, folds=4, test=str(tmp_path / "text.txt"))
+    sample = LanguageData(folds=5, fold=1, sample_size=50)
+    assert len(sample.documents("test")) == 10
+    assert len(sample.documents("train")) < 40

@@ -14,6 +14,7 @@ from domains.text.tokens import VocabularyConfig, encode_texts
 from suite.data import Examples
 from suite.errors import DataError, UsageError
 from suite.flat import FlatSequences, Ids, pad_ids
+from suite.folds import fold_parts
 from suite.sources import hold_out, read_lines, read_table
 from suite.stream import Chunk, ChunkKey, Chunks, StreamDataModule
 from suite.vocabulary import EOS, PAD, Tokenizer
@@ -90,7 +91,9 @@ class LanguageData(StreamDataModule):
         val: Likewise; taken from the training documents by held_out if not given.
         test: Likewise.
         text_column: Column of a table that holds the text.
-        held_out: Share of the training text for each of val and test that is not there.
+        held_out: Share of the training text for each of val and test that is not there; with folds of val alone.
+        folds: Cut the training documents into so many folds; test is one of them (scripts/crossvalidate.py does all).
+        fold: Which, from 0.
         sample_size: Reviews of the embedded sample in training; 10,000 if not given.
         vocabulary: How text becomes tokens.
         chunk_length: Tokens that back-propagation goes through; the state is carried on.
@@ -99,7 +102,7 @@ class LanguageData(StreamDataModule):
         num_workers: Processes that load data.
     """
 
-    trained_settings: ClassVar[frozenset[str]] = frozenset({"held_out", "vocabulary", "sample_size"})
+    trained_settings: ClassVar[frozenset[str]] = frozenset({"held_out", "folds", "fold", "vocabulary", "sample_size"})
 
     def __init__(
         self,
@@ -110,6 +113,8 @@ class LanguageData(StreamDataModule):
         test: list[str] | str | None = None,
         text_column: str = "text",
         held_out: float = 0.05,
+        folds: int | None = None,
+        fold: int = 0,
         sample_size: int | None = None,
         vocabulary: VocabularyConfig = VocabularyConfig(),
         chunk_length: int = 64,
@@ -125,6 +130,7 @@ class LanguageData(StreamDataModule):
         given = {"train": train, "val": val, "test": test}
         self.files = {name: [files] if isinstance(files, str) else files for name, files in given.items()}
         self.dataset, self.text_column, self.held_out = dataset, text_column, held_out
+        self.folds, self.fold = folds, fold
         self.sample_size, self.vocabulary, self.chunk_length = sample_size, vocabulary, chunk_length
         self._documents: dict[str, list[str]] = {}
         self._tokenizer: Tokenizer | None = None
@@ -132,6 +138,8 @@ class LanguageData(StreamDataModule):
             raise UsageError(f"data.train, val and test need --data.dataset files, not {dataset}")
         if dataset == "files" and not self.files["train"] and assets is None:
             raise UsageError("--data.dataset files needs --data.train: text files or tables")
+        if folds is not None and (self.files["val"] or self.files["test"]):
+            raise UsageError("data.folds cuts data.train: leave data.val and data.test out")
         if chunk_length < 1:
             raise UsageError(f"data.chunk_length is {chunk_length}, allowed is 1 or more")
 
@@ -176,16 +184,24 @@ class LanguageData(StreamDataModule):
             raise UsageError(f"--data.split {split}: dataset {self.dataset} has {', '.join(SPLITS)}")
         if split not in self._documents:
             files = self.files[split]
-            if self.dataset == "sample":
-                size = self.sample_size if split == "train" else None
-                self._documents[split] = [text for text, _ in sample.generate(split, size=size)]
+            if self.dataset == "sample" and self.folds is None:
+                self._documents[split] = self._sample(split)
             elif split != "train" and files:
                 self._documents[split] = self._read(files)
             else:
-                self._cut(corpora.documents(self.dataset) if self.dataset != "files" else self._read_train())
+                self._cut(self._whole())
         return self._documents[split]
 
-    def _read_train(self) -> list[str]:
+    def _sample(self, split: str) -> list[str]:
+        size = self.sample_size if split == "train" else None
+        return [text for text, _ in sample.generate(split, size=size)]
+
+    def _whole(self) -> list[str]:
+        """The training documents before anything is taken from them."""
+        if self.dataset == "sample":
+            return self._sample("train")
+        if self.dataset != "files":
+            return corpora.documents(self.dataset)
         files = self.files["train"]
         if not files:
             raise DataError("data.train is needed: what is missing is taken from it")
@@ -207,6 +223,9 @@ class LanguageData(StreamDataModule):
         missing = [split for split in ("val", "test") if not self.files[split]]
         tables = any(_TABLES.search(file) for file in self.files["train"] or ())
         files = self.dataset == "files" and self.vocabulary.level == "char" and not tables
+        if self.folds is not None:
+            self._cut_fold(documents, texts=len(documents) == 1 or files)
+            return
         if len(documents) == 1 or files:
             kept = [part for document in documents for part in self._cut_text(document, missing)]
         else:
@@ -217,6 +236,15 @@ class LanguageData(StreamDataModule):
                 self._documents[split] = [kept[index] for index in held]
                 kept = [kept[index] for index in stay]
         self._documents["train"] = kept
+
+    def _cut_fold(self, documents: list[str], *, texts: bool) -> None:
+        if texts:
+            raise UsageError("data.folds: a fold is made of whole documents, and this is running text: leave it out")
+        parts = fold_parts(
+            [""] * len(documents), folds=self.folds or 0, fold=self.fold, seed=self.seed, held_out=self.held_out
+        )
+        for split, part in zip(SPLITS, parts, strict=True):
+            self._documents[split] = [documents[index] for index in part]
 
     def _cut_text(self, text: str, missing: list[str]) -> list[str]:
         if not 0 < self.held_out * len(missing) < 1 and missing:

@@ -52,6 +52,8 @@ def causal_stack(
         dtype = torch.get_autocast_dtype(device)
         rows, weights = rows.to(dtype), [weight.to(dtype) for weight in weights]
         local = None if local is None else local.to(dtype)
+    # Added to gates in float32 whatever these are, and summed over all steps in the backward pass.
+    offsets = offsets.to(torch.promote_types(offsets.dtype, torch.float32))
     needed = [part for part in (rows, offsets, local, *weights) if part is not None]
     if torch.is_grad_enabled() and any(part.requires_grad for part in needed):
         return _Stack.apply(plan, rows, offsets, local, *weights)

@@ -61,6 +61,12 @@ def label_assets(labels: Iterable[str], *, where: str) -> dict[str, Any]:
     return {"labels": names.state(), "counts": [counts[name] for name in names.names]}
 
 
+def count_labels(labels: Iterable[str], names: Labels) -> dict[str, Any]:
+    """The asset ``counts`` alone, by classes that are settled."""
+    counts = Counter(labels)
+    return {"counts": [counts[name] for name in names.names]}
+
+
 def encode_labels(labels: Sequence[str], names: Labels, *, where: str) -> list[int]:
     """Ids of ``labels``.
 

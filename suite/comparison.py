@@ -2,7 +2,9 @@
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
+from suite import run_folder
 from suite.cli import Domains, peek_task
 from suite.closing import Outcome
 from suite.console import notice, report
@@ -30,17 +32,23 @@ def compare(arguments: Sequence[str], domain: str, domains: Domains) -> dict[str
     parser = fit_parser(loaded, task, defaults=default_recipe(loaded, task, domains.configs))
     for value in options.values:  # all are looked at before the first is trained
         config = parser.parse_args(recipes_first([*rest, f"--{options.setting}={value}"]))
+        run_folder.check_name(Path(config.runs), domain, _name(options.name, value))
         require_one_device(config.trainer, what="runs are compared")
     found = {}
     for value in options.values:
         notice(f"{options.setting} {value}")
         words = [*rest, "--domain", domain, f"--{options.setting}={value}", "--trainer.devices=1"]
-        words += [] if options.name is None else [f"--name={options.name}-{value}"]
+        words += [] if options.name is None else [f"--name={_name(options.name, value)}"]
         found[value] = fit(words, domain, domains)
     report("")
     for line in table(options.setting, found):
         report(line)
     return found
+
+
+def _name(name: str | None, value: str) -> str | None:
+    """What the run of a value is called: a value may be a path, and a name is a folder's."""
+    return None if name is None else f"{name}-{value.replace('/', '-')}"
 
 
 def table(setting: str, found: dict[str, Outcome]) -> list[str]:

@@ -6,6 +6,7 @@ and gone on with like any other.
 
 import argparse
 import json
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -133,13 +134,19 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 
 
 def summarise(rows: Sequence[Figures]) -> dict[str, tuple[float, float]]:
-    """Mean and standard deviation (of a sample, n - 1; 0 for one row) of each figure that every row has."""
+    """Mean and standard deviation (of a sample, n - 1; 0 for one row) of each figure that every row has.
+
+    Where a row's is not finite, as that of a class which a fold's test does not have, neither is their mean.
+    """
     names = [name for name in rows[0] if all(name in row for row in rows)]
     columns = {name: [row[name] for row in rows] for name in names}
-    return {
-        name: (statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0)
-        for name, values in columns.items()
-    }
+    return {name: (statistics.fmean(values), _deviation(values)) for name, values in columns.items()}
+
+
+def _deviation(values: Sequence[float]) -> float:
+    if not all(map(math.isfinite, values)):
+        return math.nan
+    return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def table(rows: Sequence[Figures]) -> list[str]:

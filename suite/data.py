@@ -98,6 +98,10 @@ class SuiteDataModule(LightningDataModule):
         """Plain data that prediction needs (tokenizers, labels), from the training split."""
         raise NotImplementedError
 
+    def renewed_assets(self) -> dict[str, Any]:
+        """Of ``assets`` that came from elsewhere: what describes the training examples, of those at hand instead."""
+        return {}
+
     def collate(self, examples: list[Any]) -> Any:
         """Fetched examples to a batch, a ``NamedTuple``."""
         raise NotImplementedError
@@ -117,6 +121,10 @@ class SuiteDataModule(LightningDataModule):
         if self._assets is None:
             self._assets = self.make_assets()
         return self._assets
+
+    def renew_assets(self) -> None:
+        """Take over ``renewed_assets``: in fine-tuning with a source's assets."""
+        self._assets = {**self.assets, **self.renewed_assets()}
 
     def examples(self, split: str) -> Examples:
         """The examples of a split, loaded once.

@@ -1,11 +1,14 @@
 """Plots as matplotlib figures, made without a display and without global state."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.figure import Figure
 from torch import Tensor
 
 MOST_WORDS = 120
+# Words, labels and titles as they stand: between two dollar signs matplotlib would read mathematics, or fail to.
+_PLAIN: dict[str, Any] = {"parse_math": False}
 LONGEST = 60  # tokens of a side that are drawn: more cannot be read, and take minutes and a gigabyte
 
 
@@ -21,10 +24,10 @@ def attention_figure(weights: Tensor, *, rows: Sequence[str], columns: Sequence[
     figure = Figure(figsize=(1.5 + 0.35 * len(columns), 1.2 + 0.3 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     axes.imshow(weights.float().cpu().numpy(), cmap="Greys", vmin=0.0, vmax=1.0, aspect="auto")
-    axes.set_xticks(range(len(columns)), columns, rotation=60, ha="left", rotation_mode="anchor", fontsize=9)
-    axes.set_yticks(range(len(rows)), rows, fontsize=9)
+    axes.set_xticks(range(len(columns)), columns, rotation=60, ha="left", rotation_mode="anchor", fontsize=9, **_PLAIN)
+    axes.set_yticks(range(len(rows)), rows, fontsize=9, **_PLAIN)
     axes.xaxis.tick_top()
-    axes.set_title(title, fontsize=9)
+    axes.set_title(title, fontsize=9, **_PLAIN)
     return figure
 
 
@@ -49,12 +52,13 @@ def words_figure(rows: Sequence[tuple[Sequence[str], Sequence[float], str]], *, 
     top = 0
     for (words, weights, title), count in zip(rows, lines, strict=True):
         highest = max(weights, default=0.0)
-        axes.text(0, top + 0.6, f"{title}   (darkest: {highest:.2f})", fontsize=9, va="center", weight="bold")
+        line = f"{title}   (darkest: {highest:.2f})"
+        axes.text(0, top + 0.6, line, fontsize=9, va="center", weight="bold", **_PLAIN)
         for place, (word, weight) in enumerate(zip(words, weights, strict=True)):
             row, column = divmod(place, columns)
             shade = weight / highest if highest > 0 else 0.0
             box = {"facecolor": (1.0, 1.0 - 0.6 * shade, 1.0 - shade), "edgecolor": "none", "pad": 1.5}
-            axes.text(column + 0.02, top + 1.5 + row, word[:14], fontsize=8, va="center", bbox=box)
+            axes.text(column + 0.02, top + 1.5 + row, word[:14], fontsize=8, va="center", bbox=box, **_PLAIN)
         top += count
     return figure
 
@@ -67,8 +71,8 @@ def confusion_figure(matrix: Sequence[Sequence[int]], *, names: Sequence[str], t
     shares = [[count / max(sum(row), 1) for count in row] for row in matrix]
     axes.imshow(shares, cmap="Greys", vmin=0.0, vmax=1.0)
     if len(names) <= 40:
-        axes.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
-        axes.set_yticks(range(len(names)), names, fontsize=8)
+        axes.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=8, **_PLAIN)
+        axes.set_yticks(range(len(names)), names, fontsize=8, **_PLAIN)
     if len(names) <= 20:
         for row, counts in enumerate(matrix):
             for column, count in enumerate(counts):
@@ -76,5 +80,5 @@ def confusion_figure(matrix: Sequence[Sequence[int]], *, names: Sequence[str], t
                 axes.text(column, row, f"{count}", ha="center", va="center", color=colour, fontsize=7)
     axes.set_xlabel("predicted", fontsize=9)
     axes.set_ylabel("true", fontsize=9)
-    axes.set_title(title, fontsize=9)
+    axes.set_title(title, fontsize=9, **_PLAIN)
     return figure

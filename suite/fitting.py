@@ -111,6 +111,8 @@ def _train(
     if origin is not None:
         assets = origin.assets_for(task, settings)
     data = task.data(**vars(run.data), seed=run.seed, assets=assets)
+    if origin is not None and assets is not None:
+        data.renew_assets()
     module = build_module(run, task, data.assets)
     module.optim.check()
     report = origin.hand_over(module, settings) if origin else None

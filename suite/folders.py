@@ -6,6 +6,11 @@ from pathlib import Path
 from suite.errors import DataError
 
 
+def is_hidden(path: Path, root: Path) -> bool:
+    """Whether a name on the way from ``root`` to ``path`` begins with a dot: what systems and tools leave behind."""
+    return any(part.startswith(".") for part in path.relative_to(root).parts)
+
+
 def class_files(root: str | Path, *, endings: Sequence[str]) -> list[tuple[Path, str]]:
     """Paths and class names, sorted by class and name; files further down belong to their class too.
 
@@ -23,7 +28,7 @@ def class_files(root: str | Path, *, endings: Sequence[str]) -> list[tuple[Path,
     found: list[tuple[Path, str]] = []
     others: list[Path] = []
     for each in classes:
-        files = sorted(path for path in each.rglob("*") if path.is_file() and not path.name.startswith("."))
+        files = sorted(path for path in each.rglob("*") if path.is_file() and not is_hidden(path, each))
         right = [path for path in files if path.name.lower().endswith(tuple(endings))]
         others += [path for path in files if path not in set(right)]
         if not right:

@@ -118,9 +118,12 @@ def restore(
         decoding = task.decoding(**{name: options[name] for name in settings["decoding"]})
     module = _module_of(checkpoint, task, decoding, path)
     trained = {key: value for key, value in settings["data"].items() if key in task.data.trained_settings}
+    asked = settings_of(parsed, without=())["data"]
+    if trained.get("folds") is not None and _is_other_data(settings["data"], asked, split=options.get("split")):
+        trained |= {"folds": None, "fold": 0}
     data: SuiteDataModule = build(
         task.data,
-        {**settings_of(parsed, without=())["data"], **trained},
+        {**asked, **trained},
         seed=settings["seed"],
         assets=checkpoint[RECORD_KEY]["assets"],
     )
@@ -135,6 +138,23 @@ def _refuse_own_rows(trained: dict[str, Any], asked: dict[str, Any]) -> None:
                 f"data.{split} was {trained[split]} when this was trained: taken from the training rows now, it would "
                 "hold what the model has learnt from; name a file"
             )
+
+
+def _is_other_data(trained: dict[str, Any], asked: dict[str, Any], *, split: str | None) -> bool:
+    """Whether folds that a run was trained with say nothing about the data at hand: another set, or a file of its own.
+
+    Raises:
+        UsageError: a split of the folds beside a file for another: it would be taken from the training rows anew.
+    """
+    if asked.get("dataset") != trained.get("dataset"):
+        return True
+    given = [name for name in ("val", "test") if asked.get(name)]
+    if given and split in ("train", "val", "test") and split not in given:
+        raise UsageError(
+            f"data.{given[0]} is given, and {split} was part of a fold when this was trained: leave data.{given[0]} "
+            f"out to evaluate the fold's {split}, or evaluate {given[0]}"
+        )
+    return bool(given)
 
 
 def _peek(verb: str, arguments: Sequence[str]) -> str:

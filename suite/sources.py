@@ -139,13 +139,16 @@ def _read_csv(path: Path, columns: Row) -> list[Row]:
     text = _text(path)
     limit = csv.field_size_limit(_FIELD_LIMIT)  # The default of 128 KiB refuses long documents.
     try:
-        return _select(path, _csv_rows(path, text), columns)
+        return _select(path, read_csv_rows(path, text), columns)
     finally:
         csv.field_size_limit(limit)
 
 
-def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    """Number of the line on which a row starts, and its fields."""
+def read_csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    """Of each row of ``text``, which stands in ``path``: the number of the line on which it starts, and its fields.
+
+    Raises DataError for quotes that do not close.
+    """
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     while True:
         start = reader.line_num + 1

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from suite.errors import DataError
 from suite.sources import read_lines
-from suite.vocabulary import SPECIALS, Tokenizer
+from suite.vocabulary import SPECIALS, UNK, Tokenizer
 
 _SHOWN = 5
 _LOOK = 1000  # lines that tell how many numbers belong to a word
@@ -73,7 +73,7 @@ def read_vectors(path: str | os.PathLike[str], tokenizer: Tokenizer, *, counts: 
     chosen = [None] * len(SPECIALS) + [rows.get(word, rows.get(word.lower())) for word in words[len(SPECIALS) :]]
     found = torch.tensor([row is not None for row in chosen])
     weight = torch.tensor([row if row is not None else [0.0] * size for row in chosen])
-    total = sum(counts[len(SPECIALS) :])
+    total = counts[UNK] + sum(counts[len(SPECIALS) :])  # a word that the vocabulary lacks is not covered either
     covered = sum(count for count, there in zip(counts, found.tolist(), strict=True) if there)
     return Vectors(weight, found, covered / max(total, 1), damaged, str(path))
 

@@ -385,3 +385,15 @@ def test_a_value_that_a_split_lacks_is_named(tmp_path: Path, capsys: pytest.Capt
     data = AudioData(dataset="files", conditions=["who"], held_out=0.5, **given)
     data.loader("test", shuffle=False)
     assert "data: the test split has no file of who b: no figure of its own" in capsys.readouterr().err
+
+
+def test_files_in_two_splits_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_files(tmp_path / "audio", count=6)
+    write_files(tmp_path / "audio" / ".trash", count=2)
+    data = own(tmp_path / "audio", val=str(tmp_path / "audio" / ".." / "audio"))
+    parts = [data.recordings(split) for split in ("train", "val", "test")]
+    assert [len(part) for part in parts] == [5, 6, 1], "hidden ones are passed over"
+    said = capsys.readouterr().err
+    assert "data: 5 file(s) of the val split (first " in said
+    assert "are in the training split too" in said
+    assert "of the test split" not in said

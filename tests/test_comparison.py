@@ -41,4 +41,8 @@ def test_wrong_words_are_one_line(tmp_path: Path) -> None:
     ran = compare("--setting", "model.hiden", "--values", 3, 4, "--runs", tmp_path)
     assert ran.status == 2
     assert "did you mean --model.hidden_size" in ran.err
+    (tmp_path / "toy" / "x-4").mkdir(parents=True)
+    there = compare("--setting", "model.hidden_size", "--values", 3, 4, "--runs", tmp_path, "--name", "x")
+    assert_one_line(there, 2, "x-4")
+    assert not (tmp_path / "toy" / "x-3").exists(), "nothing was trained before it was said"
     assert compare("--help").out.startswith("usage: compare.py")

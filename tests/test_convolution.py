@@ -151,3 +151,18 @@ def test_a_forked_process_computes_in_memory_of_its_own() -> None:
 
 def _overwrite() -> None:
     causal._take(torch.empty(0), 100, 4, 2).buffer.fill_(2.0)
+
+
+def test_offsets_in_bfloat16_are_added_in_float32() -> None:
+    """So autocast hands over those of a condition: their gradient is a sum over all steps."""
+    stack = GatedResidualStack(8, dilations=[1, 2], skip_channels=8, condition_size=3)
+    inputs, condition = torch.randn(2, 300, 8), torch.randn(2, 3)
+    gradients = []
+    for enabled in (False, True):
+        stack.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            found = stack(inputs, condition=condition)
+        found.float().square().mean().backward()
+        gradients.append([parameter.grad.clone() for parameter in stack.parameters() if parameter.grad is not None])
+    for expected, found in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05 * float(expected.abs().max()))

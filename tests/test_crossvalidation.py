@@ -1,13 +1,15 @@
 """A run a fold, their figures put together, and going on after a stop."""
 
 import json
+import math
 import statistics
 from pathlib import Path
 
 import pytest
 
+from domains.text import sample
 from suite.crossvalidation import summarise, table
-from tests.commands import assert_one_line, fit_toy, run
+from tests.commands import QUIET, assert_one_line, fit_toy, run
 
 SMALL = (
     *("--domain", "text", "--tracking.mode", "disabled", "--data.sample_size", 90, "--trainer.max_epochs", 1),
@@ -59,6 +61,34 @@ def test_summary_and_table() -> None:
     assert summarise(rows) == {"a": (3.0, 2.0)}
     assert summarise(rows[:1]) == {"a": (1.0, 0.0), "b": (4.0, 0.0)}
     assert table(rows)[-2:] == ["| mean | 3.0000 |", "| deviation | 2.0000 |"]
+
+
+def test_a_figure_that_is_no_number_ends_nothing() -> None:
+    rows = [{"a": 1.0, "b": 1.0}, {"a": math.nan, "b": math.inf}, {"a": 2.0, "b": 1.0}]
+    summary = summarise(rows)
+    assert all(map(math.isnan, (*summary["a"], summary["b"][1])))
+    assert summary["b"][0] == math.inf
+    assert table(rows)[-2:] == ["| mean | nan | inf |", "| deviation | nan | nan |"]
+
+
+def test_a_model_of_a_fold_is_evaluated_on_other_data_as_it_stands(tmp_path: Path) -> None:
+    """A fold is one of the data that it was cut from, and no other."""
+    rows = "".join(f"good word{number},positive\nbad word{number},negative\n" for number in range(10))
+    (tmp_path / "rows.csv").write_text("text,label\n" + rows)
+    (tmp_path / "new.csv").write_text("text,label\nword1 good,positive\nword2 bad,negative\nbad,negative\n")
+    own = ("--data.dataset", "files", "--data.train", tmp_path / "rows.csv", "--data.folds", 2, "--data.fold", 1)
+    sizes = ("--model.embedding_size", 8, "--model.encoder.hidden_size", 8, "--trainer.max_epochs", 1)
+    ran = run("fit", "--domain", "text", *QUIET, *sizes, *own, "--runs", tmp_path, "--name", "fold")
+    assert ran.status == 0, ran.err
+    checkpoint = ("--checkpoint", tmp_path / "text" / "fold")
+    assert "test: 10 examples" in run("evaluate", *checkpoint).out
+    given = ("--data.test", tmp_path / "new.csv")
+    assert "test: 3 examples" in run("evaluate", *checkpoint, *given).out
+    refused = run("evaluate", *checkpoint, *given, "--data.split", "val")
+    assert_one_line(refused, 2)
+    assert "data.test is given, and val was part of a fold" in refused.err
+    other = run("evaluate", *checkpoint, "--data.dataset", "sample", "--data.train", "null")
+    assert f"test: {len(sample.generate('test')):,} examples" in other.out, other
 
 
 def test_errors(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """Figures of long sequences stay small, and say what they leave out."""
 
+import io
+
 import torch
 
-from suite.figures import LONGEST, MOST_WORDS, attention_figure, words_figure
+from suite.figures import LONGEST, MOST_WORDS, attention_figure, confusion_figure, words_figure
 
 
 def test_attention_over_long_sentences_is_drawn_in_part() -> None:
@@ -15,6 +17,18 @@ def test_attention_over_long_sentences_is_drawn_in_part() -> None:
     whole = attention_figure(weights[:, :5], rows=["a"] * 3, columns=["b"] * 5, title="one").axes[0]
     assert whole.get_title() == "one"
     assert whole.images[0].get_array().shape == (3, 5)  # type: ignore[union-attr]
+
+
+def test_dollar_signs_are_no_mathematics() -> None:
+    names = ["$a_$", "$ #1 $", "$0-$10", r"\frac{"]
+    figures = [
+        attention_figure(torch.rand(4, 4), rows=names, columns=names, title="$a_$"),
+        words_figure([(names, [0.1] * 4, "$a_$")]),
+        confusion_figure([[1] * 4] * 4, names=names, title="$a_$"),
+    ]
+    for figure in figures:
+        figure.savefig(io.BytesIO(), format="png")
+    assert [text.get_text() for text in figures[2].axes[0].get_xticklabels()] == names
 
 
 def test_words_of_long_texts_are_drawn_in_part() -> None:

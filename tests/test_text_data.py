@@ -234,6 +234,18 @@ def test_a_missing_set_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         (tmp_path / "sst2" / f"{name}.tsv").write_text("fine\t1\nbad line\n")
     with pytest.raises(DataError, match=r"train\.tsv, line 2: a sentence, a tab and 0 or 1"):
         corpora.labelled("sst2", "train")
+    (tmp_path / "ag_news").mkdir()
+    (tmp_path / "ag_news" / "classes.txt").write_text("World\nSports\n")
+    for name in ("train_subset_raw.csv.gz", "test.csv.gz"):
+        (tmp_path / "ag_news" / name).write_bytes(gzip.compress(b'"1","a","b"\n"2","a title,"cut off\n'))
+    with pytest.raises(DataError, match=r"test\.csv\.gz, line 2: not CSV"):
+        corpora.labelled("ag_news", "test")
+    (tmp_path / "tinyshakespeare").mkdir()
+    damaged = bytearray(gzip.compress(b"First Citizen: " * 50))
+    damaged[14] ^= 0xFF
+    (tmp_path / "tinyshakespeare" / "input.txt.gz").write_bytes(bytes(damaged))
+    with pytest.raises(DataError, match=r"input\.txt\.gz: cannot be read"):
+        corpora.tinyshakespeare()
     (tmp_path / "sentences").mkdir()
     (tmp_path / "sentences" / "custrev.all.txt.gz").write_bytes(gzip.compress(b"0 fine\n2 bad\n"))
     with pytest.raises(DataError, match=r"custrev\.all\.txt\.gz, line 2: 0 or 1"):
@@ -263,3 +275,13 @@ def test_an_empty_file_of_a_class_is_an_empty_text(tmp_path: Path, capfd: pytest
     data = data_of(folder)
     total = sum(len(data.reader.rows(split)) for split in ("train", "val", "test"))
     assert total == len(ROWS) + 2
+
+
+def test_classes_are_counted_in_the_texts_at_hand_though_the_assets_are_from_elsewhere(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.csv", ROWS)
+    made = data_of(path, held_out=0.1).assets
+    assert sum(made["counts"]) == len(data_of(path, held_out=0.1).examples("train").lengths)
+    source = {**made, "counts": [7] * len(made["counts"])}
+    data = data_of(path, held_out=0.1, assets=source)
+    data.renew_assets()
+    assert data.assets == made

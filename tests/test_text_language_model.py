@@ -13,6 +13,7 @@ from domains.text.language_data import LanguageData
 from domains.text.language_model import LanguageModule
 from domains.text.tokens import VocabularyConfig
 from suite.errors import DataError, UsageError
+from suite.layer_groups import FinetuneConfig
 from suite.recurrent import EncoderConfig, RecurrentOptions
 from suite.sampling import SamplingConfig
 from suite.vocabulary import EOS, Level
@@ -295,3 +296,23 @@ def test_folds_of_documents(tmp_path: Path) -> None:
     sample = LanguageData(folds=5, fold=1, sample_size=50)
     assert len(sample.documents("test")) == 10
     assert len(sample.documents("train")) < 40
+
+
+def test_a_tied_embedding_is_of_the_topmost_group(tmp_path: Path) -> None:
+    for tie, names in ((True, ["encoder", "output"]), (False, ["embedding", "encoder", "output"])):
+        module = module_of(data_of(tmp_path), tie=tie)
+        module.tune(FinetuneConfig(groups=1))
+        assert module.tuning is not None
+        assert [group.name for group in module.tuning.groups] == names
+        [(trained, _)] = module.tuning.layers()
+        assert any(parameter is module.output_weight for parameter in trained)
+
+
+def test_texts_of_the_training_split_are_kept_too(tmp_path: Path) -> None:
+    data = data_of(tmp_path)
+    module = module_of(data)
+    module.kept = []
+    data.test_split = "train"
+    evaluate(module, data)
+    kept = " ".join(each["input"] for each in module.kept).split()
+    assert sorted(kept) == sorted(" ".join(data.documents("train")).split()), "the tracks' texts, in any order"

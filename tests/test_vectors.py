@@ -30,11 +30,17 @@ def test_words_are_found_as_written_or_in_lower_case(tmp_path: Path) -> None:
     found = read_vectors(write(tmp_path / "v.txt", LINES), WORDS, counts=counts)
     assert found.found.tolist() == [False] * 4 + [True, True, True, False, True]
     assert found.weight[4:].tolist() == [[1, 2, 3], [4, 5, 6], [7, 8, 9], [0, 0, 0], [0.5, pytest.approx(-1e-3), 0.25]]
-    assert found.text_share == pytest.approx(8 / 10)
+    assert found.text_share == pytest.approx(8 / 13)
     assert found.damaged == []
     assert found.lines() == [
-        f"vectors: {tmp_path / 'v.txt'}: 3 features; 4 of 5 tokens found (80.0%), 80.0% of the training text"
+        f"vectors: {tmp_path / 'v.txt'}: 3 features; 4 of 5 tokens found (80.0%), 61.5% of the training text"
     ]
+
+
+def test_words_that_the_vocabulary_lacks_are_not_covered(tmp_path: Path) -> None:
+    counts = [0, 10, 0, 0, *[2] * 5]  # the second is of unknown words
+    found = read_vectors(write(tmp_path / "v.txt", LINES), WORDS, counts=counts)
+    assert found.text_share == pytest.approx(8 / 20)
 
 
 def test_a_header_and_words_with_spaces(tmp_path: Path) -> None:

@@ -100,3 +100,13 @@ def test_by_time_takes_what_is_on_the_screen() -> None:
 def test_settings_that_mean_nothing_are_refused(config: SamplingConfig, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         config.check()
+
+
+@pytest.mark.parametrize(("rate", "fps"), [(24, 24), (30, 15), (60, 30), (25, 25), (50, 10)])
+def test_a_clock_of_milliseconds_moves_alike(rate: int, fps: int) -> None:
+    """Matroska and WebM round the time of each frame to a millisecond."""
+    [chosen] = even_clips(clock(120, rate).round(3), SamplingConfig(kind="all", unit="time", fps=fps))
+    assert chosen.tolist() == list(range(0, 120, rate // fps))
+    near = numpy.array([0.0, 1e-4, 2e-4, 3e-4])  # frames nearer to each other than a tick
+    [chosen] = even_clips(near, SamplingConfig(kind="all", unit="time", fps=1e4))
+    assert chosen.tolist() == [0, 1, 2, 3]

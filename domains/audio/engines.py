@@ -236,5 +236,7 @@ class KernelEngine:
         assert self.weights.local is not None, "the network has no local condition"
         layers, _, double = self.weights.offsets.shape
         steps, streams, _ = local.shape
-        found = (local.reshape(steps * streams, -1).float() @ self.weights.local).view(steps, streams, layers, double)
+        with torch.autocast("cpu", enabled=False):  # the engine's numbers are float32
+            product = local.reshape(steps * streams, -1).float() @ self.weights.local
+        found = product.view(steps, streams, layers, double)
         return found.transpose(1, 2).contiguous().numpy()

@@ -107,7 +107,8 @@ def _local(
     if source is None or mel is None:
         return None
     start = begin - begin % mel["hop"]
-    frames = mel_frames(source, start, min(end, source.frames), config=MelConfig(**mel)).to(device)
+    frames = mel_frames(source, start, min(end, source.frames), config=MelConfig(**mel))
+    frames = frames.to(device, dtype=next(network.parameters()).dtype)
     upsampled = network.upsample(frames.unsqueeze(0), end - start)
     assert upsampled is not None
     return upsampled[0, begin - start :].unsqueeze(1).expand(-1, streams, -1)

@@ -12,8 +12,10 @@ from domains.audio.recordings import (
     divide,
     open_all,
     own,
+    paths_of,
     sample_notes,
 )
+from suite.console import notice
 from suite.errors import DataError, UsageError
 
 SPLITS = ("train", "val", "test")
@@ -110,7 +112,13 @@ class RecordingReader:
         chosen = choose(items[split], only=only, leave_out=leave_out, most=most if split == "train" else None)
         if not chosen:
             raise DataError(f"the {split} split has no files left after data.only and data.leave_out")
-        return open_all(chosen, rate=self.sample_rate, split=split)
+        recordings = open_all(chosen, rate=self.sample_rate, split=split)
+        shared = paths_of(chosen) & paths_of(items["train"]) if split != "train" else set()
+        if shared:
+            notice(
+                f"data: {len(shared)} file(s) of the {split} split (first {min(shared)}) are in the training split too"
+            )
+        return recordings
 
     def _all_items(self) -> dict[str, list[Item]]:
         """The items of all splits, listed once."""

@@ -1,5 +1,6 @@
 """Which clips there are and what is known of each: the embedded sample, folders, manifests, and two public sets."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -10,6 +11,7 @@ from domains.audio import sample
 from domains.audio.files import ENDINGS, ArrayClip, Clip, open_clips
 from suite.console import notice
 from suite.errors import DataError, UsageError, gather
+from suite.folders import is_hidden
 from suite.folds import fold_parts, hold_out, refuse_shared_groups, whole_groups
 from suite.sources import data_folder, read_table
 
@@ -128,7 +130,8 @@ def _folder(folder: Path, conditions: Sequence[str]) -> dict[str, list[Item]]:
             "with a column for each)"
         )
     found: dict[str, list[Item]] = {}
-    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS):
+    paths = (path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and not is_hidden(path, folder))
+    for path in sorted(paths):
         top = path.relative_to(folder).parts[0]
         split = top if top in ("train", "val", "test") else ""
         found.setdefault(split, []).append(Item(path, {"folder": path.parent.name} if conditions else {}))
@@ -158,6 +161,11 @@ def divide(found: dict[str, list[Item]], *, held_out: float, seed: int) -> dict[
     given = {name: [item.group for item in items] for name, items in parts.items()}
     refuse_shared_groups(given, where="the given splits")
     return parts
+
+
+def paths_of(items: Iterable[Item]) -> set[str]:
+    """Where items are, however it was written."""
+    return {os.path.normpath(item.path) for item in items}
 
 
 def cut_fold(items: Sequence[_Kind], *, folds: int, fold: int, held_out: float, seed: int) -> dict[str, list[_Kind]]:

@@ -1,14 +1,13 @@
 """Public texts by name, as they lie in ``SUITE_DATA_DIR``; where to get each is said in docs/text.md."""
 
-import csv
 import gzip
-import io
+import zlib
 from typing import Literal
 
 from domains.text.overlap import Overlap
 from suite.console import notice
 from suite.errors import DataError
-from suite.sources import data_folder, read_lines
+from suite.sources import data_folder, read_csv_rows, read_lines
 
 Row = tuple[str, str]  # text, label
 LabelledName = Literal["sst2", "ag_news", "mr", "subj", "cr"]
@@ -51,10 +50,9 @@ def _ag_news(split: str) -> list[Row]:
     folder = data_folder("ag_news", files=["classes.txt", *_AG_NEWS.values()])
     names, path = read_lines(folder / "classes.txt"), folder / _AG_NEWS[split]
     rows = []
-    lines = csv.reader(io.StringIO("\n".join(read_lines(path)), newline=""), strict=True)
-    for number, fields in enumerate(lines, start=1):
+    for number, fields in read_csv_rows(path, "\n".join(read_lines(path))):
         if len(fields) != 3 or fields[0] not in [str(place) for place in range(1, len(names) + 1)]:
-            raise DataError(f"{path}, row {number}: a class (1 to {len(names)}) and two texts are needed")
+            raise DataError(f"{path}, line {number}: a class (1 to {len(names)}) and two texts are needed")
         parts = fields[1:] if split == "test" else fields[1:2]  # the subset's third column says where a row is from
         rows.append((_unescape(" ".join(parts)), names[int(fields[0]) - 1]))
     return rows
@@ -80,7 +78,7 @@ def tinyshakespeare() -> str:
     path = data_folder("tinyshakespeare", files=["input.txt.gz"]) / "input.txt.gz"
     try:
         return gzip.decompress(path.read_bytes()).decode("utf-8")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read ({error}); fetch it again") from None
 
 

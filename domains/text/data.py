@@ -11,7 +11,7 @@ from torch import Tensor, tensor
 from domains.text import corpora
 from domains.text.rows import DatasetName, Files, RowReader
 from domains.text.tokens import VocabularyConfig, encode_texts
-from suite.classification import NO_LABEL, encode_labels, label_assets
+from suite.classification import NO_LABEL, count_labels, encode_labels, label_assets
 from suite.console import notice
 from suite.data import SuiteDataModule
 from suite.errors import UsageError
@@ -145,8 +145,12 @@ class TextData(SuiteDataModule):
     def make_assets(self) -> dict[str, Any]:
         rows = self.reader.rows("train")
         more = [text for name in self.vocabulary_texts for text in _texts(name)]
-        labels = label_assets((row.label for row in rows), where="the training texts")
+        labels = label_assets((row.label for row in rows if row.text.strip()), where="the training texts")
         return {"tokenizer": self.vocabulary.train([*(row.text for row in rows), *more]).state(), **labels}
+
+    def renewed_assets(self) -> dict[str, Any]:
+        labels = (row.label for row in self.reader.rows("train") if row.text.strip())
+        return count_labels(labels, Labels.from_state(self.assets["labels"]))
 
     def load(self, split: str) -> TextExamples:
         rows = self.reader.rows(split)

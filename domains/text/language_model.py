@@ -165,12 +165,16 @@ class LanguageModule(CarriedModule):
             return
         # Continuations of where tracks begin are enough to look at; figures of every chunk are kept.
         texts = self.continue_texts(batch) if batch.begins else [{} for _ in batch.indices]
+        inputs = [  # those of the training text are not made for each batch of it
+            text or self.tokenizer.decode(row[1 : length + 1]).strip(" ")
+            for text, row, length in zip(batch.inputs, batch.tokens.tolist(), batch.lengths.tolist(), strict=True)
+        ]
         self.keep(
             [
-                {"index": index, "input": text, "bits_per_character": nll / math.log(2) / max(letters, 1), **more}
-                for index, text, (nll, letters), more in zip(
-                    batch.indices, batch.inputs, found.rows, texts, strict=True
-                )
+                {"index": index, "input": text, "bits_per_character": nll / math.log(2) / max(letters, 1)}
+                | more
+                | {"input": text}
+                for index, text, (nll, letters), more in zip(batch.indices, inputs, found.rows, texts, strict=True)
                 if index >= 0
             ]
         )
@@ -224,12 +228,13 @@ class LanguageModule(CarriedModule):
         return ("input", "continuation"), rows
 
     def layer_groups(self) -> list[tuple[str, list[nn.Module]]]:
-        """Embedding, encoder, and what is above it."""
+        """Embedding, encoder, and what is above it; an embedding that is also the output layer goes with that."""
+        above: list[nn.Module] = [part for part in (self.to_embedding, self.backward_to_embedding) if part is not None]
+        if self.tie:
+            return [("encoder", [self.network.encoder]), ("output", [self.network.embedding, *above])]
         return [
-            ("embedding", [self.network.embedding]),
-            ("encoder", [self.network.encoder]),
-            ("output", [part for part in (self.to_embedding, self.backward_to_embedding) if part is not None]),
-        ]
+            ("embedding", [self.network.embedding]), ("encoder", [self.network.encoder]), ("output", above),
+        ]  # fmt: skip
 
     def adapt_source(self, state_dict: dict[str, Tensor], source_assets: dict[str, Any]) -> dict[str, Tensor]:
         """Rows of the embedding and of the output layer by token; of a classifier the embedding and the encoder."""

@@ -241,7 +241,8 @@ class ClipData(LabelledFiles):
         return ClipExamples(names, contents, labels, sampling=self.sampling, augmentation=augmentation)
 
     def middle_frames(self, contents: Sequence[Video]) -> Frames:
-        return numpy.stack([video.frames()[len(video.times) // 2] for video in contents])
+        # Copied one by one: a view keeps its file open, and systems allow a few hundred open files.
+        return numpy.stack([video.frames()[len(video.times) // 2].copy() for video in contents])
 
     def collate(self, examples: list[Clip]) -> ClipBatch:
         count = self.sampling.test_clips if any(len(each.clips) > 1 for each in examples) else 1

@@ -27,7 +27,7 @@ def film_strips(frames: Tensor, lengths: Tensor, *, titles: Sequence[str], weigh
     axes = _axes(width=0.9 * COLUMNS, height=1.4 * rows, right=left * COLUMNS, bottom=top * rows)
     for row, (strip, places) in enumerate(zip(strips, shown, strict=True)):
         begin = top * row + 0.2 * side
-        axes.text(0, begin - 0.04 * side, titles[row], fontsize=8, va="bottom")
+        axes.text(0, begin - 0.04 * side, titles[row], fontsize=8, va="bottom", parse_math=False)
         for column, picture in enumerate(strip):
             _paste(axes, picture, left * column, begin)
         if weights is None:
@@ -51,7 +51,7 @@ def contact_sheet(images: Tensor, *, titles: Sequence[str]) -> Figure:
     axes = _axes(width=1.1 * shown, height=1.4, right=step * shown, bottom=1.25 * side)
     for column, (image, title) in enumerate(zip(images[:shown], titles, strict=False)):
         _paste(axes, image.permute(1, 2, 0).cpu().numpy(), step * column, 0.25 * side)
-        axes.text(step * column, 0.2 * side, title, fontsize=6, va="bottom")
+        axes.text(step * column, 0.2 * side, title, fontsize=6, va="bottom", parse_math=False)
     return axes.get_figure()  # type: ignore[return-value]
 
 

@@ -13,7 +13,7 @@ from domains.video.badfiles import BadFiles
 from domains.video.cache import cache_root
 from domains.video.listing import SPLITS, Item, fold_items, list_items, split_items
 from suite import run_folder
-from suite.classification import NO_LABEL, encode_labels, label_assets
+from suite.classification import NO_LABEL, count_labels, encode_labels, label_assets
 from suite.data import Examples, SuiteDataModule
 from suite.errors import UsageError
 from suite.vocabulary import Labels
@@ -138,6 +138,10 @@ class LabelledFiles(SuiteDataModule):
         pixels = self.middle_frames([contents[index] for index in chosen]).reshape(-1, 3) / 255.0
         deviation = numpy.maximum(pixels.std(axis=0), 0.01)
         return {**assets, "mean": pixels.mean(axis=0).tolist(), "deviation": deviation.tolist()}
+
+    def renewed_assets(self) -> dict[str, Any]:
+        items, _ = self.contents("train")
+        return count_labels((item.label for item in items), Labels.from_state(self.assets["labels"]))
 
     def load(self, split: str) -> Examples:
         items, contents = self.contents(split)

@@ -1,12 +1,14 @@
 """Which files there are, with their labels, groups and splits: folders by class, or a CSV manifest."""
 
 import csv
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from suite.errors import DataError, UsageError, gather
+from suite.folders import is_hidden
 from suite.folds import fold_parts, hold_out, refuse_shared_groups, whole_groups
 from suite.sources import read_lines, read_table
 
@@ -58,7 +60,7 @@ def _classes(root: Path, folder: Path, split: str | None) -> list[Item]:
         raise DataError(f"{folder}: there is no folder in it; one folder a class is needed, with its files inside")
     items, empty = [], []
     for each in classes:
-        files = sorted(file for file in each.rglob("*") if file.is_file() and not file.name.startswith("."))
+        files = sorted(file for file in each.rglob("*") if file.is_file() and not is_hidden(file, each))
         if not files:
             empty.append(f"{each}: this class has no files")
         items += [Item(file, file.relative_to(root).as_posix(), each.name, split=split) for file in files]
@@ -87,7 +89,7 @@ def read_manifest(path: Path) -> list[Item]:
             problems.append(f"{where}: split is {split!r}, allowed are {', '.join(SPLITS)}")
         file = path.parent / Path(values["path"]).expanduser()
         items.append(Item(file, values["path"], values["label"], values.get("group") or None, split or None))
-    repeated = [name for name, count in Counter(item.name for item in items).items() if count > 1]
+    repeated = [name for name, count in Counter(os.path.normpath(item.path) for item in items).items() if count > 1]
     problems += [f"{path}: {name} stands there more than once" for name in repeated]
     gather(problems)
     _check_groups(items, where=str(path))

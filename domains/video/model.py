@@ -68,17 +68,30 @@ class FrameModule(ClassificationModule):
         found = state_dict.get("network.output.weight")
         return found is not None and found.shape == mine
 
+    def begin(self, data: Any) -> None:
+        """Begin with the weights that ``model.cnn.weights`` names.
+
+        Raises:
+            UsageError: more stages than the pictures of ``data`` can be halved.
+            CheckpointError: weights that cannot be had.
+        """
+        config = self.cnn_config
+        if config.kind == "vgg" and data.size >> config.stages < 1:
+            raise UsageError(
+                f"model.cnn.stages is {config.stages}: each halves pictures: of data.size {data.size} nothing is left"
+            )
+        if config.weights is None:
+            return
+        for name, cnn in self.frame_networks().items():
+            statistics = {key: cnn.state_dict()[key].clone() for key in ("mean", "deviation")}
+            load_weights(cnn, config.weights)
+            if name.endswith("difference."):
+                cnn.load_state_dict(statistics, strict=False)
+
     def setup(self, stage: str) -> None:
-        """Begin with the weights that ``model.cnn.weights`` names; not where a run goes on or is fine-tuned."""
-        path = self.cnn_config.weights
+        """Say what batch statistics are of."""
         if stage != "fit":
             return
-        if path is not None and self.tuning is None and self.trainer.ckpt_path is None:
-            for name, cnn in self.frame_networks().items():
-                statistics = {key: cnn.state_dict()[key].clone() for key in ("mean", "deviation")}
-                load_weights(cnn, path)
-                if name.endswith("difference."):
-                    cnn.load_state_dict(statistics, strict=False)
         if self.trainer.world_size > 1 and any(
             isinstance(module, nn.BatchNorm2d) and module.training for module in self.network.modules()
         ):

@@ -28,22 +28,25 @@ def is_archive(path: Path) -> bool:
 
 
 def list_archive(path: Path) -> list[Item]:
-    """The files SPLIT/CLASS/FILE of a tar archive, in its order; names as they stand in it.
+    """The files SPLIT/CLASS/FILE of a tar archive, in its order; names as they stand in it, hidden ones left out.
 
     Raises:
         DataError: not a whole archive, or something else than such files in it.
     """
-    items, others = [], []
+    items: dict[str, Item] = {}  # a file that was added again stands there once: its last contents count
+    others = []
     for member, _ in _members(path, content=False):
         parts = PurePosixPath(member).parts
+        if any(part.startswith(".") and part != ".." for part in parts):
+            continue
         if len(parts) == 3 and parts[0] in SPLITS:
-            items.append(Item(path, member, parts[1], split=parts[0]))
-        elif not parts[-1].startswith("."):
+            items[member] = Item(path, member, parts[1], split=parts[0])
+        else:
             others.append(f"{path}: {member} is not SPLIT/CLASS/FILE, where SPLIT is {', '.join(SPLITS)}")
     gather(others)
     if not items:
         raise DataError(f"{path}: there are no files in it")
-    return items
+    return list(items.values())
 
 
 def _members(path: Path, *, content: bool) -> Iterator[tuple[str, bytes]]:
@@ -98,6 +101,14 @@ def _contents(items: Sequence[Item]) -> Iterator[tuple[int, bytes | str]]:
                 yield wanted[name], data
 
 
+def _upright(file: Image.Image) -> Image.Image:
+    """Turned as its EXIF block says; as it lies where that block is damaged in any of the ways that blocks can be."""
+    try:
+        return ImageOps.exif_transpose(file)
+    except Exception:
+        return file
+
+
 def decode_picture(data: bytes, *, size: int, fit: Fit) -> NDArray[numpy.uint8]:
     """An encoded picture as upright RGB ``(size, size, 3)``, scaled as frames of videos are.
 
@@ -108,7 +119,13 @@ def decode_picture(data: bytes, *, size: int, fit: Fit) -> NDArray[numpy.uint8]:
         raise DataError("the file is empty")
     try:
         with Image.open(io.BytesIO(data)) as file:
-            picture = ImageOps.exif_transpose(file).convert("RGB")
+            file.load()
+            picture = _upright(file)
+            if picture.mode.startswith("I;16"):  # what is above 255 would become white
+                picture = Image.fromarray((numpy.asarray(picture) >> 8).astype(numpy.uint8))
+            elif picture.mode in ("I", "F"):
+                raise DataError(f"pixels of mode {picture.mode} have no range that is known: convert to 8 or 16 bits")
+            picture = picture.convert("RGB")
     except UnidentifiedImageError:
         raise DataError("not a picture") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

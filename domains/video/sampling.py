@@ -17,6 +17,7 @@ from suite.errors import UsageError
 SamplingKind = Literal["uniform", "dense", "all"]
 Unit = Literal["frame", "time"]
 Indices = NDArray[numpy.int64]
+_TICK = 0.6e-3  # seconds
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class SamplingConfig:
     Args:
         kind: One frame from each of num_frames equal parts (uniform), neighbours (dense), or the whole video (all).
         unit: Count distances in frames, or in seconds, whatever the frame rate.
-        num_frames: Frames of a clip, for uniform and dense; a video that has fewer gives a shorter clip.
+        num_frames: Frames of a clip, for uniform and dense; a video that has fewer gives a shorter clip,
+            but with uniform by time frames more than once, as they are on the screen.
         stride: Frames from one to the next, for dense and all by frame.
         fps: Frames a second, for dense and all by time.
         test_clips: Clips of each video in evaluation and prediction, whose probabilities are averaged.
@@ -129,6 +131,7 @@ def _in_row(times: NDArray[numpy.float64], length: int, place: float, config: Sa
 
 def _at(times: NDArray[numpy.float64], moments: NDArray[numpy.float64]) -> Indices:
     """The frame on the screen at each of ``moments``."""
-    # A frame's time may be rounded up by a part of the clock's tick.
-    found = numpy.searchsorted(times, moments + 1e-6, side="right") - 1
+    # A frame's time may be rounded up by half a tick of the clock, which is a millisecond in Matroska and WebM.
+    slack = min(_TICK, 0.25 * float(numpy.median(numpy.diff(times)))) if len(times) > 1 else 0.0
+    found = numpy.searchsorted(times, moments + slack, side="right") - 1
     return numpy.clip(found, 0, len(times) - 1).astype(numpy.int64)

@@ -136,8 +136,14 @@ class Tuning:
         self.count = self.trained(step=0, epoch=0)
         self._still: list[nn.Module] = []
         # What the model's own settings keep as it is (a frozen CNN, its statistics) is no business of a policy.
-        self._fixed = {id(parameter) for parameter in module.parameters() if not parameter.requires_grad}
+        self._fixed_names = {name for name, each in module.named_parameters() if not each.requires_grad}
+        self._fixed = _named(module, self._fixed_names)
         self._resting = {id(part) for part in module.modules() if module.training and not part.training}
+
+    def follow(self, module: nn.Module, named: Sequence[tuple[str, Sequence[nn.Module]]]) -> None:
+        """Take up the parameters of ``module`` that took the place of others: sharing weights out replaces them all."""
+        self.groups = resolve_groups(module, named)
+        self._fixed = _named(module, self._fixed_names)
 
     def trained(self, *, step: int, epoch: int) -> int:
         """How many groups, counted from the top, are trained at an optimiser step (from 0) of an epoch (from 0)."""
@@ -191,6 +197,10 @@ class Tuning:
         for group in self.frozen:
             for parameter in group.parameters:
                 parameter.grad = None
+
+
+def _named(module: nn.Module, names: set[str]) -> set[int]:
+    return {id(parameter) for name, parameter in module.named_parameters() if name in names}
 
 
 def _runs_recurrent_kernel(part: nn.Module) -> bool:

@@ -173,6 +173,8 @@ class SuiteModule(LightningModule):
             fully_shard(self, mesh=self.device_mesh["data_parallel"])  # type: ignore[index]
             for name in _USES_WEIGHTS:
                 register_fsdp_forward_method(self, name)
+            if self.tuning is not None:
+                self.tuning.follow(self, self.layer_groups())
 
     def layer_groups(self) -> list[tuple[str, list[nn.Module]]]:
         """Names and modules that fine-tuning freezes together, from the input upwards.

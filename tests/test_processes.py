@@ -17,6 +17,7 @@ import domains
 from suite.errors import CheckpointError
 from suite.run_folder import newest_checkpoint
 from tests.commands import ROOT
+from tests.finetuned import source_of
 from tests.forked import free_port, in_processes, rank_variables
 from tests.test_distributed import FLAGS, compare, rows
 from tests.test_resume import STATUS, digest
@@ -239,6 +240,24 @@ def test_shared_out_weights_make_the_steps_of_one_process(name: str, tmp_path: P
     for key, weight in first["state_dict"].items():
         torch.testing.assert_close(second["state_dict"][key], weight, rtol=1e-4, atol=1e-5, msg=key)
     compare(rows(runs["one"]), rows(runs["two"]))
+
+
+@pytest.mark.parametrize("policy", ["epochs", pytest.param("at_once", marks=pytest.mark.slow)])
+def test_shared_out_weights_are_fine_tuned_by_group(policy: str, tmp_path: Path) -> None:
+    """Sharing weights out replaces every parameter: groups, rates and what is frozen hold for those that took over."""
+    source = source_of("toy", [])
+    last = {}
+    for ranks, kind, flags in ((1, "one", ["--data.batch_size=16"]), (2, "two", ["--data.batch_size=8", *FSDP])):
+        argv = ["--domain", "toy", "--runs", str(tmp_path), "--name", kind, "--tracking.mode=disabled", *FLAGS["toy"]]
+        argv += ["--trainer.accelerator=cpu", "--source", str(source), f"--finetune.unfreeze={policy}", *flags]
+        ended = in_processes("never", [*argv, "--finetune.lr_factor=0.5"], verb="finetune", ranks=ranks)
+        assert [each.status for each in ended] == [0] * ranks, "\n".join(each.err for each in ended)
+        last[kind] = torch.load(tmp_path / "toy" / kind / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["one"]["global_step"] == last["two"]["global_step"] > 0
+    begun = torch.load(source, weights_only=True)["state_dict"]
+    for key, weight in last["one"]["state_dict"].items():
+        torch.testing.assert_close(last["two"]["state_dict"][key], weight, rtol=1e-4, atol=1e-5, msg=key)
+    assert any(not torch.equal(weight, begun[key]) for key, weight in last["two"]["state_dict"].items())
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """The networks of the video domain against plain loops, padding, freezing, and weights from elsewhere."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from suite.errors import CheckpointError, UsageError
 from suite.layer_groups import FinetuneConfig
 from suite.recurrent import EncoderConfig, RecurrentOptions
 from suite.vocabulary import Labels
+from tests.commands import QUIET, run
 
 EXACT: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-10}
 MEAN, DEVIATION = [0.4, 0.5, 0.6], [0.2, 0.3, 0.25]
@@ -219,3 +221,25 @@ def test_penalties_of_the_encoder_are_part_of_the_training_loss_alone(name: str)
     added = module.compute(batch).loss_sum - plain.compute(batch).loss_sum
     torch.testing.assert_close(added, network.encoder.penalty(encoded) * 2, **EXACT)
     assert float(added) > 0.01
+
+
+def test_a_run_begins_with_weights_from_a_file_and_goes_on_without_it(tmp_path: Path) -> None:
+    torch.save(resnet18(weights=None).state_dict(), tmp_path / "resnet18.pth")
+    flags: tuple[Any, ...] = ("--domain", "video", *QUIET, "--runs", tmp_path, "--model.encoder.hidden_size", 8)
+    flags += ("--model.cnn.kind", "resnet18", "--model.cnn.weights", tmp_path / "resnet18.pth", "--data.size", 32)
+    flags += ("--data.sample_size", 16, "--data.batch_size", 8, "--data.cache", tmp_path / "cache", "--samples", 0)
+    short = ("--trainer.limit_val_batches", 1, "--trainer.limit_test_batches", 1)
+    ran = run("fit", *flags, *short, "--name", "a", "--trainer.max_epochs", 1)
+    assert ran.status == 0, ran.err
+    assert "model.cnn.weights: " in ran.err
+    (tmp_path / "resnet18.pth").unlink()
+    ran = run("fit", *flags, *short, "--resume", tmp_path / "video" / "a", "--trainer.max_epochs", 2)
+    assert ran.status == 0, ran.err
+    assert "model.cnn.weights: " not in ran.err
+
+
+def test_more_stages_than_a_picture_can_be_halved_are_refused_before_the_run() -> None:
+    module = clip_module(cnn=cnn(kind="vgg", stages=6))
+    module.begin(SimpleNamespace(size=64))
+    with pytest.raises(UsageError, match=r"model\.cnn\.stages is 6: .* of data\.size 32 nothing is left"):
+        module.begin(SimpleNamespace(size=32))

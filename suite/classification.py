@@ -58,7 +58,7 @@ def label_assets(labels: Iterable[str], *, where: str) -> dict[str, Any]:
         there = f"only the class {next(iter(counts))!r}" if counts else "no class"
         raise DataError(f"{where}: there is {there}; at least two classes are needed")
     names = Labels.collect(counts)
-    return {"labels": names.state(), "counts": [counts[name] for name in names.names]}
+    return {"labels": names.state(), **count_labels(counts.elements(), names)}
 
 
 def count_labels(labels: Iterable[str], names: Labels) -> dict[str, Any]:

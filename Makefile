@@ -3,8 +3,6 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3,$(shell comma
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Small recurrent steps on shared cores are up to hundreds of times slower with more threads than one.
-export OMP_NUM_THREADS ?= 1
 # Tests side by side, one process a core and four at most; make test TOGETHER= runs them one after the other.
 TOGETHER ?= --numprocesses auto --maxprocesses 4 --dist worksteal
 
@@ -12,6 +10,9 @@ TOGETHER ?= --numprocesses auto --maxprocesses 4 --dist worksteal
 
 fit: $(STAMP)
 	$(BIN)/python scripts/fit.py --domain translation
+
+# Tests side by side share the cores, where small recurrent steps are up to hundreds of times slower with more threads.
+test test-all: export OMP_NUM_THREADS ?= 1
 
 test: lint
 	$(BIN)/python -m pytest $(TOGETHER) -m "not slow and not gpu"

@@ -25,6 +25,7 @@ from suite.rehearsal import rehearse
 from suite.sections import SECTIONS, Observed, Section
 from suite.seeding import seed_everything
 from suite.step_profile import StepProfile
+from suite.threads import settle_threads
 from suite.tracking import TrackingConfig, resolve_mode
 from suite.trainer import quiet_libraries
 
@@ -56,6 +57,7 @@ def diagnose(arguments: Sequence[str], domain_name: str, domains: Domains) -> No
     if config.output is not None and not Path(config.output).parent.is_dir():
         raise SuiteError(f"{config.output}: there is no such folder: make it, or choose another --output")
     settle_precision(config.trainer)
+    settle_threads(config)
     settings = settings_of(config, without=_OWN)
     run = parser.instantiate(config)
     began = time.perf_counter()

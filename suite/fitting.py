@@ -28,6 +28,7 @@ from suite.precision import refuse_other_precision, settle_precision
 from suite.process import prepare_process
 from suite.resume import refuse_average, refuse_changes
 from suite.seeding import seed_everything
+from suite.threads import settle_threads
 from suite.tracking import TrackingConfig, build_logger, check_online, finish, resolve_mode
 from suite.trainer import build_trainer, quiet_libraries
 from suite.wandb_logger import read_run_id
@@ -62,6 +63,7 @@ def fit(arguments: Sequence[str], domain_name: str, domains: Domains, *, verb: s
             taken = json.dumps(origin.defaults(domain.task(name)))
             config = parser.parse_args(["--config", taken, *recipes_first(arguments)])
         settle_precision(config.trainer)
+        settle_threads(config)
     settings = settings_of(config, without=_NOT_SETTINGS)
     run = parser.instantiate(config)
     tracking = TrackingConfig(**vars(run.tracking))
@@ -90,6 +92,8 @@ def _parse_over(
     before = parser.parse_args(["--config", json.dumps(old)])
     refuse_other_precision(before.trainer.precision, before.trainer.accelerator, run=str(folder))
     settle_precision(config.trainer)
+    if config.threads == "auto":  # asked for again, by a recipe: what was found then
+        config.threads = before.threads
     refuse_changes(settings_of(before, without=_NOT_SETTINGS), settings_of(config, without=_NOT_SETTINGS))
     return parser, config
 

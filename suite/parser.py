@@ -20,8 +20,10 @@ from suite.errors import UsageError
 from suite.layer_groups import FinetuneConfig
 from suite.optim import OptimConfig
 from suite.resume import refuse_new_place
+from suite.threads import Threads
 from suite.tracking import TrackingConfig
 from suite.trainer_settings import check_trainer
+from suite.wording import plain_words
 
 # What a run owns itself: its folder, loggers, checkpoints, sampler; what inherits from a plugin is code, not a setting.
 _OWNED = {
@@ -81,6 +83,7 @@ class SuiteParser(ArgumentParser):
             r"Expected one of \1. Got value: ",
             text,
         )
+        text = plain_words(text)
         given = _unknown_name(text)
         near = given and "did you mean" not in text and _nearest(given, {action.dest for action in self._actions})
         return f"{text}: did you mean --{near}?" if near else text
@@ -150,10 +153,11 @@ def fit_parser(domain: Domain, task_name: str, *, defaults: Path | None, verb: s
     parser.add_argument("-c", "--config", action="config", help="A recipe: a YAML file of the settings below.")
     parser.add_argument("--seed", type=int, default=0, help="Decides initial weights, orders, dropout.")
     parser.add_argument(
-        "--threads", type=PositiveInt, default=1,
-        help="CPU threads inside an operation. Small recurrent steps gain little from more, and on cores that others "
-        "use too become a hundred times slower.",
-    )  # fmt: skip
+        "--threads",
+        type=Threads,
+        default="auto",
+        help="CPU threads inside an operation; auto takes the fastest of a short trial, as other work may be going on.",
+    )
     parser.add_argument("--runs", type=str, default="runs", help="Folder of all runs.")
     parser.add_argument("--name", type=str | None, default=None, help="Name of this run; the time if not given.")
     parser.add_argument(

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 
@@ -35,13 +36,13 @@ class Recipe(NamedTuple):
 
 
 def load_recipe(domain: Domain, *, defaults: Path | None, flags: Sequence[str]) -> Recipe:
-    """The default task of a domain with the settings of a file and of flags.
+    """The default task of a domain with the settings of a file and of flags, on as many threads as there are now.
 
     Raises:
         SuiteError: settings or data that ``fit`` would refuse.
     """
     parser = fit_parser(domain, domain.default, defaults=defaults)
-    config = parser.parse_args(list(flags))
+    config = parser.parse_args([f"--threads={torch.get_num_threads()}", *flags])
     settle_precision(config.trainer)
     run, task = parser.instantiate(config), domain.task(None)
     data = cast(Callable[..., SuiteDataModule], task.data)(**vars(run.data), seed=run.seed, assets=None)

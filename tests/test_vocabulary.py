@@ -76,6 +76,17 @@ def test_any_text_is_encoded_within_the_vocabulary(level: Level, text: str):
     assert tokenizer.encode(tokenizer.normalize(text)) == ids
 
 
+@pytest.mark.parametrize("level", ["bpe", "unigram", "word"])
+@settings(deadline=None, max_examples=150)
+@given(texts=st.lists(st.text(max_size=30) | st.text("onetw .,!☃ü12", max_size=30), max_size=4))
+def test_word_by_word_is_as_the_library_encodes_whole_texts(level: Level, texts: list[str]):
+    tokenizer = _SHARED[level]
+    normal = [tokenizer.normalize(text) for text in texts]
+    backend = tokenizer._build()
+    whole = [backend.encode(f" {text}", add_special_tokens=False).ids if text else [] for text in normal]
+    assert tokenizer.encode_batch(texts) == whole
+
+
 _SHARED: dict[Level, Tokenizer] = {level: trained(level) for level in LEVELS}
 
 

@@ -188,3 +188,5 @@ def _work(
             trainer.fit(module, datamodule=recipe.data)
     except SuiteError as error:
         notice(f"benchmark: {error}")
+    except (BrokenPipeError, EOFError):  # the benchmark was stopped: nobody waits for this process's turns
+        return

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 SCRIPT = """
+import gc
 import torch
 from suite.process import prepare_process
 prepare_process(threads=1)
@@ -13,9 +14,14 @@ small = torch.tensor([1e-30]) * torch.tensor([1e-10])  # 1e-40 is below the norm
 assert float(small) == 0.0, float(small)
 scores = torch.tensor([[0.0, -95.0]])
 assert float(scores.softmax(dim=1)[0, 1]) == 0.0
+imported = gc.get_freeze_count()
+assert imported > 10_000, imported
+made = [[number] for number in range(10_000)]
+prepare_process(threads=1)
+assert gc.get_freeze_count() == imported  # what was made since then can still be collected
 """
 
 
-def test_subnormal_numbers_become_zero() -> None:
+def test_subnormal_numbers_become_zero_and_imports_are_left_alone() -> None:
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
     subprocess.run([sys.executable, "-c", SCRIPT], check=True, env=environment)

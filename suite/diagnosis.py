@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from jsonargparse.typing import PositiveFloat, PositiveInt
 
 from suite.cli import Domains, peek_task
@@ -21,11 +20,12 @@ from suite.module import SuiteModule
 from suite.parser import SuiteParser, default_recipe, fit_parser, recipes_first, settings_of
 from suite.precision import settle_precision
 from suite.probe import Probe
+from suite.process import prepare_process
 from suite.rehearsal import rehearse
 from suite.sections import SECTIONS, Observed, Section
 from suite.seeding import seed_everything
 from suite.step_profile import StepProfile
-from suite.threads import settle_threads
+from suite.threads import known_threads, settle_threads
 from suite.tracking import TrackingConfig, resolve_mode
 from suite.trainer import quiet_libraries
 
@@ -57,11 +57,11 @@ def diagnose(arguments: Sequence[str], domain_name: str, domains: Domains) -> No
     if config.output is not None and not Path(config.output).parent.is_dir():
         raise SuiteError(f"{config.output}: there is no such folder: make it, or choose another --output")
     settle_precision(config.trainer)
-    settle_threads(config)
     settings = settings_of(config, without=_OWN)
     run = parser.instantiate(config)
     began = time.perf_counter()
     data, module = _build(run, task)
+    settle_threads(run, settings, module=module, data=data)
     built = time.perf_counter()
     sections = _observe(run, settings, data=data, module=module)
     head = _head(domain.name, name, module, data)
@@ -84,7 +84,7 @@ def _parser(domain: Domain, task: str, domains: Domains) -> SuiteParser:
 
 
 def _build(run: Any, task: Task) -> tuple[SuiteDataModule, SuiteModule]:
-    torch.set_num_threads(run.threads)
+    prepare_process(threads=known_threads(run))
     seed_everything(run.seed, "weights")
     data: SuiteDataModule = task.data(**vars(run.data), seed=run.seed, assets=None)
     module = build_module(run, task, data.assets)

@@ -28,7 +28,7 @@ from suite.precision import refuse_other_precision, settle_precision
 from suite.process import prepare_process
 from suite.resume import refuse_average, refuse_changes
 from suite.seeding import seed_everything
-from suite.threads import settle_threads
+from suite.threads import known_threads, settle_threads
 from suite.tracking import TrackingConfig, build_logger, check_online, finish, resolve_mode
 from suite.trainer import build_trainer, quiet_libraries
 from suite.wandb_logger import read_run_id
@@ -63,7 +63,6 @@ def fit(arguments: Sequence[str], domain_name: str, domains: Domains, *, verb: s
             taken = json.dumps(origin.defaults(domain.task(name)))
             config = parser.parse_args(["--config", taken, *recipes_first(arguments)])
         settle_precision(config.trainer)
-        settle_threads(config)
     settings = settings_of(config, without=_NOT_SETTINGS)
     run = parser.instantiate(config)
     tracking = TrackingConfig(**vars(run.tracking))
@@ -108,7 +107,7 @@ def _train(
     source: Path | None,
     origin: Source | None,
 ) -> Outcome:
-    prepare_process(threads=run.threads)
+    prepare_process(threads=known_threads(run))
     seed_everything(run.seed, "weights")
     checkpoint = read(source) if source else None
     assets = checkpoint[RECORD_KEY]["assets"] if checkpoint else None
@@ -122,6 +121,7 @@ def _train(
     report = origin.hand_over(module, settings) if origin else None
     if checkpoint is None and origin is None:
         module.begin(data)
+    settle_threads(run, settings, module=module, data=data)
     # What is wrong with the data is said before there is a run; of the test, too, with which it ends.
     batches = {split: len(data.loader(split, shuffle=False)) for split in ("train", "val", "test")}
     if batches["train"] == 1:

@@ -1,44 +1,61 @@
 """How many CPU threads an operation takes: the number asked for, or the fastest of a short trial on this machine."""
 
+import copy
+import itertools
 import os
-import statistics
 import time
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from jsonargparse.typing import PositiveInt
-from torch import nn
 
 from suite.console import notice
+from suite.data import SuiteDataModule
+from suite.module import SuiteModule
 
 Threads = PositiveInt | Literal["auto"]
 """A setting: a number, or ``auto``."""
 _GAIN = 1.2  # more threads must be so many times as fast: less is soon lost when something else begins to run
 _MOST = 16
-_ROUNDS = 7
-_BATCH, _STEPS, _SIZE = 64, 16, 256  # a recurrent layer as many have it: 30 to 50 ms on one thread
+_ROUNDS, _SECONDS = 5, 2.0  # turns of a trial, and after how long no further one begins
+_BATCHES = 3
 
 
-def settle_threads(config: Any) -> None:
+def known_threads(run: Any) -> int:
+    """Threads of ``run`` while its model is not built yet: one where they are to be found by a trial of it."""
+    return 1 if run.threads == "auto" else int(run.threads)
+
+
+def settle_threads(run: Any, settings: dict[str, Any], *, module: SuiteModule, data: SuiteDataModule) -> None:
     """Put a number in the place of ``auto``, before anything is recorded: a run that goes on has the same number.
 
     More threads add numbers up in another order, so that the last digits of two runs agree only where their numbers of
     threads do.
 
     Args:
-        config: the settings of ``fit``; ``threads`` is overwritten.
+        run: the instantiated command line of ``fit``; ``threads`` is overwritten.
+        settings: the same as plain data; likewise.
+        module: what will be trained; it stays as it is.
+        data: for a batch of it.
     """
-    if config.threads != "auto":
-        return
-    most = _free_cores(config)
-    config.threads = fastest(most) if most > 1 else 1
+    if run.threads == "auto":
+        most = _free_cores(run.trainer, workers=data.num_workers)
+        run.threads = settings["threads"] = _find(module, data, run.trainer.precision, most) if most > 1 else 1
+    torch.set_num_threads(run.threads)
 
 
-def fastest(most: int) -> int:
-    """The number of threads, at most ``most``, with which a small recurrent layer trains fastest here and now.
+def _find(module: SuiteModule, data: SuiteDataModule, precision: Any, most: int) -> int:
+    with torch.random.fork_rng(devices=[]):  # the run's own draws are the same with a trial and without
+        return fastest(_step(module, data, precision), most)
 
-    One thread unless more are worth it. Cores that others use too make several threads wait for each other, up to
-    hundreds of times longer than the work itself takes: this cannot be known from the number of cores.
+
+def fastest(step: Callable[[], object], most: int) -> int:
+    """The number of threads, at most ``most``, with which ``step`` takes the least time here and now.
+
+    One thread unless more are worth it. Small operations gain little; and cores that others use too make several
+    threads wait for each other, up to hundreds of times longer than the work itself takes: neither can be known from
+    the number of cores.
     """
     counts = [1]
     while counts[-1] * 2 <= most:
@@ -47,7 +64,7 @@ def fastest(most: int) -> int:
         counts.append(most)
     before = torch.get_num_threads()
     try:
-        seconds = _trial(counts)
+        seconds = _trial(step, counts)
     finally:
         torch.set_num_threads(before)
     best = 1
@@ -60,9 +77,8 @@ def fastest(most: int) -> int:
     return best
 
 
-def _free_cores(config: Any) -> int:
+def _free_cores(trainer: Any, *, workers: int) -> int:
     """Cores that this process may take for one operation; 1 where several processes share them, or a GPU computes."""
-    trainer = config.trainer
     if trainer.accelerator not in ("auto", "cpu") or trainer.devices not in ("auto", 1, "1", [0]):
         return 1
     if trainer.accelerator == "auto" and torch.accelerator.is_available():
@@ -73,20 +89,38 @@ def _free_cores(config: Any) -> int:
     asked = os.environ.get("OMP_NUM_THREADS", "")
     if asked.isdecimal() and int(asked) > 0:
         cores = min(cores, int(asked))
-    return max(1, min(cores - int(config.data.num_workers), _MOST))
+    return max(1, min(cores - workers, _MOST))
 
 
-def _trial(counts: list[int]) -> dict[int, float]:
-    """Seconds of forward and backward pass with each number of threads, in turns: a busy machine slows all alike."""
-    with torch.random.fork_rng(devices=[]):
-        layer = nn.LSTM(_SIZE, _SIZE)
-        inputs = torch.zeros(_STEPS, _BATCH, _SIZE)
+def _step(module: SuiteModule, data: SuiteDataModule, precision: Any) -> Callable[[], None]:
+    """Forward and backward pass over a few batches, short ones and long ones among them, by a copy of the module."""
+    here = copy.copy(data)
+    here.num_workers = 0
+    batches = list(itertools.islice(here.loader("train", shuffle=True), _BATCHES))
+    model = copy.deepcopy(module).train()
+
+    def step() -> None:
+        for batch in batches:
+            with torch.autocast("cpu", torch.bfloat16, enabled=str(precision).startswith("bf16")):
+                loss = model.compute(batch).loss_sum
+            if loss.requires_grad:
+                loss.backward()
+        model.zero_grad()
+
+    return step
+
+
+def _trial(step: Callable[[], object], counts: list[int]) -> dict[int, float]:
+    """Least seconds of ``step`` with each number of threads, in turns: what comes and goes slows all alike."""
     seconds: dict[int, list[float]] = {count: [] for count in counts}
+    begin = time.perf_counter()
     for turn in range(_ROUNDS + 1):
         for count in counts:
             torch.set_num_threads(count)
-            begin = time.perf_counter()
-            layer(inputs)[0].sum().backward()
+            start = time.perf_counter()
+            step()
             if turn:  # the first is a warm-up
-                seconds[count].append(time.perf_counter() - begin)
-    return {count: statistics.median(each) for count, each in seconds.items()}
+                seconds[count].append(time.perf_counter() - start)
+        if turn and time.perf_counter() - begin > _SECONDS:
+            break
+    return {count: min(each) for count, each in seconds.items()}

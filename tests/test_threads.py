@@ -10,14 +10,22 @@ import yaml
 
 from suite import threads
 from tests.commands import assert_one_line, fit_toy
+from tests.toy.data import SineData
+from tests.toy.model import SineModule
 
 
-def settings(**trainer: Any) -> SimpleNamespace:
-    workers = trainer.pop("num_workers", 0)
-    plain = {"accelerator": "cpu", "devices": "auto", "num_nodes": 1}
-    return SimpleNamespace(
-        threads="auto", trainer=SimpleNamespace(**plain | trainer), data=SimpleNamespace(num_workers=workers)
-    )
+def chosen(*, workers: int = 0, **trainer: Any) -> int:
+    """What ``auto`` becomes, in the run and in its settings."""
+    plain = {"accelerator": "cpu", "devices": "auto", "num_nodes": 1, "precision": "32-true"}
+    run = SimpleNamespace(threads="auto", trainer=SimpleNamespace(**plain | trainer))
+    settings: dict[str, Any] = {"threads": "auto"}
+    module: Any = torch.nn.Linear(1, 1)
+    data: Any = SimpleNamespace(num_workers=workers, loader=lambda split, shuffle: ["batch"])
+    before = torch.get_num_threads()
+    threads.settle_threads(run, settings, module=module, data=data)
+    assert torch.get_num_threads() == run.threads == settings["threads"]
+    torch.set_num_threads(before)
+    return int(run.threads)
 
 
 @pytest.fixture
@@ -26,17 +34,12 @@ def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads.os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
     for name in ("OMP_NUM_THREADS", "WORLD_SIZE", "SLURM_NTASKS"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(threads, "_trial", lambda counts: {count: 1.0 / count for count in counts})
-
-
-def chosen(config: SimpleNamespace) -> Any:
-    threads.settle_threads(config)
-    return config.threads
+    monkeypatch.setattr(threads, "_trial", lambda step, counts: {count: 1.0 / count for count in counts})
 
 
 @pytest.mark.usefixtures("eight_cores")
 def test_free_cores_are_taken_and_it_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    assert chosen(settings()) == 8
+    assert chosen() == 8
     assert "threads: 8, 8.0 times as fast as one" in capsys.readouterr().err
 
 
@@ -49,12 +52,12 @@ def test_free_cores_are_taken_and_it_is_said(capsys: pytest.CaptureFixture[str])
         ({"devices": "1"}, 8),
         ({"num_nodes": 2}, 1),
         ({"accelerator": "gpu"}, 1),
-        ({"num_workers": 3}, 5),
-        ({"num_workers": 20}, 1),
+        ({"workers": 3}, 5),
+        ({"workers": 20}, 1),
     ],
 )
 def test_cores_are_left_to_other_processes(trainer: dict[str, Any], count: int) -> None:
-    assert chosen(settings(**trainer)) == count
+    assert chosen(**trainer) == count
 
 
 @pytest.mark.usefixtures("eight_cores")
@@ -64,7 +67,7 @@ def test_cores_are_left_to_other_processes(trainer: dict[str, Any], count: int) 
 )
 def test_the_environment_is_heard(monkeypatch: pytest.MonkeyPatch, name: str, value: str, count: int) -> None:
     monkeypatch.setenv(name, value)
-    assert chosen(settings()) == count
+    assert chosen() == count
 
 
 @pytest.mark.parametrize(
@@ -78,35 +81,58 @@ def test_the_environment_is_heard(monkeypatch: pytest.MonkeyPatch, name: str, va
 def test_more_threads_must_be_worth_it(monkeypatch: pytest.MonkeyPatch, seconds: dict[int, float], count: int) -> None:
     tried: list[list[int]] = []
 
-    def trial(counts: list[int]) -> dict[int, float]:
+    def trial(step: object, counts: list[int]) -> dict[int, float]:
         tried.append(counts)
         return seconds
 
     monkeypatch.setattr(threads, "_trial", trial)
-    assert threads.fastest(6) == count
+    assert threads.fastest(lambda: None, 6) == count
     assert tried == [[1, 2, 4, 6]]
 
 
 def test_a_trial_leaves_nothing_behind() -> None:
+    data = SineData(size=20, batch_size=4, num_workers=2)
+    module = SineModule(data.assets)
+    weights = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     state, before = torch.random.get_rng_state(), torch.get_num_threads()
-    assert 1 <= threads.fastest(2) <= 2
+    assert 1 <= threads._find(module, data, "32-true", 2) <= 2
     assert torch.equal(torch.random.get_rng_state(), state)
     assert torch.get_num_threads() == before
-    seconds = threads._trial([1])
-    assert seconds[1] > 0
-    torch.set_num_threads(before)
+    assert all(parameter.grad is None for parameter in module.parameters())
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in module.state_dict().items())
+    assert data.num_workers == 2  # and none was started
+
+
+def test_a_trial_is_of_the_module_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each number of threads makes as many steps, and the first of each is not counted."""
+    made: list[int] = []
+    clock = iter(range(1000))
+    monkeypatch.setattr(threads.time, "perf_counter", lambda: next(clock) / 1000)
+    seconds = threads._trial(lambda: made.append(torch.get_num_threads()), [1, 2])
+    torch.set_num_threads(1)
+    assert made == [1, 2] * 6
+    assert seconds == pytest.approx({1: 0.001, 2: 0.001})
+
+
+def test_a_long_step_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    clock = iter(range(1000))
+    monkeypatch.setattr(threads.time, "perf_counter", lambda: float(next(clock)))
+    threads._trial(lambda: made.append(torch.get_num_threads()), [1, 2])
+    torch.set_num_threads(1)
+    assert made == [1, 2] * 2
 
 
 def test_a_run_goes_on_with_the_number_that_was_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "_free_cores", lambda config: 2)
-    monkeypatch.setattr(threads, "_trial", lambda counts: {1: 2.0, 2: 1.0})
+    monkeypatch.setattr(threads, "_free_cores", lambda trainer, workers: 2)
+    monkeypatch.setattr(threads, "_trial", lambda step, counts: {1: 2.0, 2: 1.0})
     place = ("--runs", tmp_path)
     try:
         ran = fit_toy(*place, "--name", "run")
         assert ran.status == 0, ran.err
         assert torch.get_num_threads() == 2
         assert yaml.safe_load((tmp_path / "toy" / "run" / "config.yaml").read_text())["threads"] == 2
-        monkeypatch.setattr(threads, "_trial", lambda counts: {1: 1.0, 2: 2.0})  # the cores are busy now
+        monkeypatch.setattr(threads, "_trial", lambda step, counts: {1: 1.0, 2: 2.0})  # the cores are busy now
         again = ("--resume", tmp_path / "toy" / "run", "--trainer.max_epochs", "2")
         on = fit_toy(*place, *again, "--threads", "auto")
         assert on.status == 0, on.err

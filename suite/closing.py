@@ -21,10 +21,11 @@ SAMPLES = 5
 
 
 class Outcome:
-    """Test figures of the best checkpoint, and a few results in the order of the data."""
+    """Test figures of the best checkpoint, a few results in the order of the data, CPU ``threads`` of the training."""
 
     def __init__(self, figures: dict[str, float], samples: list[dict[str, Any]], best: Path | None) -> None:
         self.figures, self.samples, self.best = figures, samples, best
+        self.threads = 1
 
 
 def test_best(trainer: Trainer, module: SuiteModule, data: SuiteDataModule, folder: Path) -> Outcome:

@@ -34,11 +34,13 @@ def compare(arguments: Sequence[str], domain: str, domains: Domains) -> dict[str
         config = parser.parse_args(recipes_first([*rest, f"--{options.setting}={value}"]))
         run_folder.check_name(Path(config.runs), domain, _name(options.name, value))
         require_one_device(config.trainer, what="runs are compared")
-    found = {}
+    found: dict[str, Outcome] = {}
     for value in options.values:
         notice(f"{options.setting} {value}")
         words = [*rest, "--domain", domain, f"--{options.setting}={value}", "--trainer.devices=1"]
         words += [] if options.name is None else [f"--name={_name(options.name, value)}"]
+        if found:  # what --threads auto found for the first is taken for all: nothing else is to differ
+            words += [f"--threads={next(iter(found.values())).threads}"]
         found[value] = fit(words, domain, domains)
     report("")
     for line in table(options.setting, found):

@@ -48,7 +48,10 @@ def crossvalidate(arguments: Sequence[str], domain_name: str, domains: Domains) 
         name = f"{options.name}-fold{fold}"
         words = [*rest, "--domain", domain_name, "--runs", options.runs]
         words += [f"--data.folds={options.folds}", f"--data.fold={fold}", "--trainer.devices=1"]
+        if "threads" in content:  # what --threads auto found for the first fold
+            words += [f"--threads={content['threads']}"]
         outcome = fit([*words, *_place(folder / name)], domain_name, domains, verb=verb)
+        content.setdefault("threads", outcome.threads)
         content["folds"].append({"fold": fold, "run": name, "figures": outcome.figures})
         _write(path, content)
     report("")

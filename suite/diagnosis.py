@@ -25,7 +25,7 @@ from suite.rehearsal import rehearse
 from suite.sections import SECTIONS, Observed, Section
 from suite.seeding import seed_everything
 from suite.step_profile import StepProfile
-from suite.threads import known_threads, settle_threads
+from suite.threads import settle_threads
 from suite.tracking import TrackingConfig, resolve_mode
 from suite.trainer import quiet_libraries
 
@@ -84,7 +84,7 @@ def _parser(domain: Domain, task: str, domains: Domains) -> SuiteParser:
 
 
 def _build(run: Any, task: Task) -> tuple[SuiteDataModule, SuiteModule]:
-    prepare_process(threads=known_threads(run))
+    prepare_process(threads=1)
     seed_everything(run.seed, "weights")
     data: SuiteDataModule = task.data(**vars(run.data), seed=run.seed, assets=None)
     module = build_module(run, task, data.assets)

@@ -28,7 +28,7 @@ from suite.precision import refuse_other_precision, settle_precision
 from suite.process import prepare_process
 from suite.resume import refuse_average, refuse_changes
 from suite.seeding import seed_everything
-from suite.threads import known_threads, settle_threads
+from suite.threads import settle_threads
 from suite.tracking import TrackingConfig, build_logger, check_online, finish, resolve_mode
 from suite.trainer import build_trainer, quiet_libraries
 from suite.wandb_logger import read_run_id
@@ -107,7 +107,7 @@ def _train(
     source: Path | None,
     origin: Source | None,
 ) -> Outcome:
-    prepare_process(threads=known_threads(run))
+    prepare_process(threads=1)  # initial weights do not depend on the number that is settled below
     seed_everything(run.seed, "weights")
     checkpoint = read(source) if source else None
     assets = checkpoint[RECORD_KEY]["assets"] if checkpoint else None
@@ -121,19 +121,21 @@ def _train(
     report = origin.hand_over(module, settings) if origin else None
     if checkpoint is None and origin is None:
         module.begin(data)
-    settle_threads(run, settings, module=module, data=data)
     # What is wrong with the data is said before there is a run; of the test, too, with which it ends.
     batches = {split: len(data.loader(split, shuffle=False)) for split in ("train", "val", "test")}
     if batches["train"] == 1:
         count = len(data.examples("train").lengths)
         notice(f"data: the {count} training examples fit one batch: every epoch is a single step")
+    settle_threads(run, settings, module=module, data=data)
     folder = run_folder.folder_of(source) if source else run_folder.create(Path(run.runs), domain.name, run.name)
     try:
         if origin and report:
             origin.announce(folder, report)
         before = origin.record if origin else checkpoint[RECORD_KEY].get("source") if checkpoint else None
         record = make_record(settings=settings, assets=data.assets, source=before)
-        return _run_in(folder, run, record, module, data, tracking=tracking, checkpoint=checkpoint, source=source)
+        outcome = _run_in(folder, run, record, module, data, tracking=tracking, checkpoint=checkpoint, source=source)
+        outcome.threads = run.threads
+        return outcome
     finally:
         if source is None:  # of a run that goes on nothing is ever removed
             run_folder.discard_empty(folder)

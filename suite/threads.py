@@ -1,6 +1,7 @@
 """How many CPU threads an operation takes: the number asked for, or the fastest of a short trial on this machine."""
 
 import copy
+import gc
 import itertools
 import os
 import time
@@ -20,11 +21,7 @@ _GAIN = 1.2  # more threads must be so many times as fast: less is soon lost whe
 _MOST = 16
 _ROUNDS, _SECONDS = 5, 2.0  # turns of a trial, and after how long no further one begins
 _BATCHES = 3
-
-
-def known_threads(run: Any) -> int:
-    """Threads of ``run`` while its model is not built yet: one where they are to be found by a trial of it."""
-    return 1 if run.threads == "auto" else int(run.threads)
+_SUFFERING = 3.0  # times as slow as with one thread: more are not tried
 
 
 def settle_threads(run: Any, settings: dict[str, Any], *, module: SuiteModule, data: SuiteDataModule) -> None:
@@ -47,7 +44,9 @@ def settle_threads(run: Any, settings: dict[str, Any], *, module: SuiteModule, d
 
 def _find(module: SuiteModule, data: SuiteDataModule, precision: Any, most: int) -> int:
     with torch.random.fork_rng(devices=[]):  # the run's own draws are the same with a trial and without
-        return fastest(_step(module, data, precision), most)
+        found = fastest(_step(module, data, precision), most)
+    gc.collect()  # the copy of the module refers to itself
+    return found
 
 
 def fastest(step: Callable[[], object], most: int) -> int:
@@ -64,6 +63,7 @@ def fastest(step: Callable[[], object], most: int) -> int:
         counts.append(most)
     before = torch.get_num_threads()
     try:
+        counts = _bearable(counts)
         seconds = _trial(step, counts)
     finally:
         torch.set_num_threads(before)
@@ -71,9 +71,8 @@ def fastest(step: Callable[[], object], most: int) -> int:
     for count in counts[1:]:
         if seconds[count] * _GAIN <= seconds[best]:
             best = count
-    if best > 1:
-        gain = seconds[1] / seconds[best]
-        notice(f"threads: {best}, {gain:.1f} times as fast as one in a short trial; --threads fixes their number")
+    gain = f", {seconds[1] / seconds[best]:.1f} times as fast as one" if best > 1 else ""
+    notice(f"threads: {best} of up to {most}{gain} in a short trial; --threads fixes their number")
     return best
 
 
@@ -87,9 +86,26 @@ def _free_cores(trainer: Any, *, workers: int) -> int:
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    if asked.isdecimal() and int(asked) > 0:
-        cores = min(cores, int(asked))
-    return max(1, min(cores - workers, _MOST))
+    limit = int(asked) if asked.isdecimal() and int(asked) > 0 else _MOST
+    return max(1, min(cores - workers, limit, _MOST))
+
+
+def _bearable(counts: list[int]) -> list[int]:
+    """Those numbers of threads with which a tiny layer, some milliseconds on one, does not suffer.
+
+    A step of the module could take minutes with the others, where cores are shared or fewer than they seem.
+    """
+    layer, inputs = torch.nn.LSTM(128, 128), torch.zeros(16, 64, 128)
+    seconds: dict[int, float] = {}
+    for count in counts:
+        torch.set_num_threads(count)
+        layer(inputs)
+        begin = time.perf_counter()
+        layer(inputs)
+        seconds[count] = time.perf_counter() - begin
+        if seconds[count] > _SUFFERING * seconds[counts[0]]:
+            return counts[: counts.index(count)]
+    return counts
 
 
 def _step(module: SuiteModule, data: SuiteDataModule, precision: Any) -> Callable[[], None]:

@@ -25,6 +25,7 @@ _RESTRICTED = re.compile(
     r"(?:(?P<value>.*) does not conform to restriction|invalid literal for int\(\) with base 10: '(?P<word>.*)'|"
     r"could not convert string to float: '(?P<digits>.*)').*"
 )
+_NO_GROUP = re.compile(_KEY + r"Unable to load config '(?P<value>[^']*)' - Parser key .*")
 _ONE_TYPE = re.compile(r"<class '(?P<class>[\w.]+)'>|typing\.Literal\[(?P<values>[^\]]*)\]")
 
 
@@ -37,9 +38,14 @@ def plain_words(message: str) -> str:
         value = next(text for text in found.group("value", "word", "digits") if text is not None)
         allowed = _NUMBERS.get(found["name"])
         return f"{found['key']} is {value}, allowed is {allowed}" if allowed else message
+    if found := _NO_GROUP.fullmatch(message):
+        return f"{found['key']} is {found['value']}, allowed is a group of settings ({found['key']}.NAME)"
     found = _EXPECTED.fullmatch(message)
     allowed = found and _allowed(found["types"])
-    return f"{found['key']} is {found['value']}, allowed is {allowed}" if found and allowed else message
+    if not found or not allowed:
+        return message
+    value = "null" if found["value"] == "None" else found["value"]
+    return f"{found['key']} is {value}, allowed is {allowed}"
 
 
 def _allowed(types: str) -> str | None:

@@ -8,10 +8,19 @@ import pytest
 import torch
 import yaml
 
-from suite import threads
-from tests.commands import assert_one_line, fit_toy
-from tests.toy.data import SineData
+from suite import fitting, threads
+from suite.data import SuiteDataModule
+from suite.module import StepOutput
+from tests.cases import Case, data_of, module_of, tasks
+from tests.commands import QUIET, assert_one_line, fit_toy, run
+from tests.toy.data import SineBatch, SineData
 from tests.toy.model import SineModule
+
+
+@pytest.fixture(autouse=True)
+def _calm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cores of which none is busy, but where a test says so."""
+    monkeypatch.setattr(threads, "_bearable", lambda counts: counts)
 
 
 def chosen(*, workers: int = 0, **trainer: Any) -> int:
@@ -40,7 +49,7 @@ def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("eight_cores")
 def test_free_cores_are_taken_and_it_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert chosen() == 8
-    assert "threads: 8, 8.0 times as fast as one" in capsys.readouterr().err
+    assert "threads: 8 of up to 8, 8.0 times as fast as one in a short trial" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("eight_cores")
@@ -70,6 +79,13 @@ def test_the_environment_is_heard(monkeypatch: pytest.MonkeyPatch, name: str, va
     assert chosen() == count
 
 
+@pytest.mark.usefixtures("eight_cores")
+def test_cores_of_data_workers_are_not_those_that_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert chosen(workers=3) == 3
+    assert chosen(workers=6) == 2
+
+
 @pytest.mark.parametrize(
     ("seconds", "count"),
     [
@@ -90,28 +106,88 @@ def test_more_threads_must_be_worth_it(monkeypatch: pytest.MonkeyPatch, seconds:
     assert tried == [[1, 2, 4, 6]]
 
 
-def test_a_trial_leaves_nothing_behind() -> None:
+class _Counting(SineModule):
+    """With a buffer that moves in training, and a count that is no tensor."""
+
+    def __init__(self, assets: dict[str, Any]) -> None:
+        super().__init__(assets)
+        self.norm = torch.nn.BatchNorm1d(1)
+        self.computed = 0
+
+    def compute(self, batch: SineBatch) -> StepOutput:
+        self.computed += 1
+        self.norm(batch.values[:, :1])
+        return super().compute(batch)
+
+
+def test_a_trial_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     data = SineData(size=20, batch_size=4, num_workers=2)
-    module = SineModule(data.assets)
-    weights = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    state, before = torch.random.get_rng_state(), torch.get_num_threads()
+    module = _Counting(data.assets).eval()
+    workers: list[int] = []
+
+    def make_loader(self: SineData, *arguments: Any) -> Any:
+        workers.append(self.num_workers)
+        return SuiteDataModule.make_loader(self, *arguments)
+
+    monkeypatch.setattr(SineData, "make_loader", make_loader, raising=False)
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    state, count = torch.random.get_rng_state(), torch.get_num_threads()
     assert 1 <= threads._find(module, data, "32-true", 2) <= 2
+    assert (workers, data.num_workers) == ([0], 2)
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert torch.get_num_threads() == before
+    assert torch.get_num_threads() == count
+    assert (module.computed, module.training) == (0, False)
     assert all(parameter.grad is None for parameter in module.parameters())
-    assert all(torch.equal(tensor, weights[name]) for name, tensor in module.state_dict().items())
-    assert data.num_workers == 2  # and none was started
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
 
 
-def test_a_trial_is_of_the_module_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each number of threads makes as many steps, and the first of each is not counted."""
+def test_the_first_step_of_each_number_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
-    clock = iter(range(1000))
-    monkeypatch.setattr(threads.time, "perf_counter", lambda: next(clock) / 1000)
-    seconds = threads._trial(lambda: made.append(torch.get_num_threads()), [1, 2])
+    clock = [0.0]
+    monkeypatch.setattr(threads.time, "perf_counter", lambda: clock[0])
+
+    def step() -> None:
+        count = torch.get_num_threads()
+        clock[0] += 0.2 / count if count in made else 0.001  # that the first is the fastest counts for nothing
+        made.append(count)
+
+    seconds = threads._trial(step, [1, 2])
     torch.set_num_threads(1)
     assert made == [1, 2] * 6
-    assert seconds == pytest.approx({1: 0.001, 2: 0.001})
+    assert seconds == pytest.approx({1: 0.2, 2: 0.1})
+
+
+def test_numbers_that_suffer_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    clock = [0.0]
+
+    def tick() -> float:
+        clock[0] += {1: 1.0, 2: 0.8, 4: 50.0}[torch.get_num_threads()]
+        return clock[0]
+
+    monkeypatch.setattr(threads.time, "perf_counter", tick)
+    try:
+        assert threads._bearable([1, 2, 4, 8]) == [1, 2]
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_initial_weights_do_not_depend_on_how_the_number_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    built = fitting.build_module
+
+    def build(*given: Any) -> Any:
+        seen.append(torch.get_num_threads())
+        return built(*given)
+
+    monkeypatch.setattr(fitting, "build_module", build)
+    try:
+        assert fit_toy("--runs", tmp_path, "--threads", "2").status == 0
+    finally:
+        torch.set_num_threads(1)
+    assert seen == [1]
 
 
 def test_a_long_step_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,3 +222,32 @@ def test_a_run_goes_on_with_the_number_that_was_found(tmp_path: Path, monkeypatc
 def test_no_other_words(tmp_path: Path) -> None:
     assert_one_line(fit_toy("--runs", tmp_path, "--threads", "many"), 2, "threads")
     assert_one_line(fit_toy("--runs", tmp_path, "--threads", "0"), 2, "threads")
+
+
+@pytest.mark.parametrize("case", tasks(), ids=str)
+def test_every_task_can_be_tried(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "_ROUNDS", 1)
+    module, data = module_of(case), data_of(case)
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    assert 1 <= threads._find(module, data, "32-true", 2) <= 2
+    assert all(parameter.grad is None for parameter in module.parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+
+
+@pytest.mark.parametrize("verb", ["compare", "crossvalidate"])
+def test_runs_of_one_command_have_one_number(verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter([{1: 2.0, 2: 1.0}, {1: 1.0, 2: 2.0}])
+    monkeypatch.setattr(threads, "_free_cores", lambda trainer, workers: 2)
+    monkeypatch.setattr(threads, "_trial", lambda step, counts: next(seconds))
+    words: dict[str, tuple[object, ...]] = {
+        "compare": ("--setting", "model.pooling", "--values", "mean", "max"),
+        "crossvalidate": ("--folds", 2),
+    }
+    small = ("--data.sample_size", 60, "--data.vocabulary.size", 150, "--trainer.max_epochs", 1)
+    try:
+        ran = run(verb, "--domain", "text", *QUIET, *small, *words[verb], "--runs", tmp_path, "--name", "x")
+    finally:
+        torch.set_num_threads(1)
+    assert ran.status == 0, ran.err
+    recorded = [yaml.safe_load(path.read_text())["threads"] for path in tmp_path.glob("text/*/config.yaml")]
+    assert recorded == [2, 2]

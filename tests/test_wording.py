@@ -17,6 +17,8 @@ from tests.commands import assert_one_line, fit_toy
         (("--optim.lr", "fast"), "optim.lr is fast, allowed is a number"),
         (("--optim.nesterov", "3"), "optim.nesterov is 3, allowed is true or false"),
         (("--tracking.mode", "on"), "tracking.mode is on, allowed is online, offline, disabled or null"),
+        (("--model", "3"), "model is 3, allowed is a group of settings (model.NAME)"),
+        (("--threads", "null"), "threads is null, allowed is a whole number of at least 1 or auto"),
         (("--tracking.tags", "3"), "tracking.tags is 3, allowed is a list"),
     ],
 )

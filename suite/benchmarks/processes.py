@@ -137,6 +137,18 @@ def _free_port() -> int:
         return int(free.getsockname()[1])
 
 
+class _StoppedError(Exception):
+    """The benchmark is gone: nobody waits for this process's turns."""
+
+
+@contextmanager
+def _until_stopped() -> Iterator[None]:
+    try:
+        yield
+    except (ConnectionError, EOFError):
+        raise _StoppedError from None
+
+
 class _Turns(Callback):
     """Waits for each turn, makes its steps, and says how long they took."""
 
@@ -146,8 +158,9 @@ class _Turns(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if self.done == 0:
-            self.parent.send("ready")
-            self.parent.recv()
+            with _until_stopped():
+                self.parent.send("ready")
+                self.parent.recv()
             self.begin, self.weight = time.perf_counter(), 0.0
 
     def on_train_batch_end(
@@ -158,10 +171,11 @@ class _Turns(Callback):
         self.weight += float(step.weight)
         self.done += 1
         if self.done == self.steps:
-            self.parent.send(Turn(time.perf_counter() - self.begin, self.weight))
-            self.done, self.turns = 0, self.turns - 1
-            if not self.turns:
-                self.parent.recv()
+            with _until_stopped():
+                self.parent.send(Turn(time.perf_counter() - self.begin, self.weight))
+                self.done, self.turns = 0, self.turns - 1
+                if not self.turns:
+                    self.parent.recv()
 
 
 def _work(
@@ -188,5 +202,5 @@ def _work(
             trainer.fit(module, datamodule=recipe.data)
     except SuiteError as error:
         notice(f"benchmark: {error}")
-    except (BrokenPipeError, EOFError):  # the benchmark was stopped: nobody waits for this process's turns
+    except _StoppedError:
         return

@@ -37,10 +37,10 @@ def compare(arguments: Sequence[str], domain: str, domains: Domains) -> dict[str
     found: dict[str, Outcome] = {}
     for value in options.values:
         notice(f"{options.setting} {value}")
-        words = [*rest, "--domain", domain, f"--{options.setting}={value}", "--trainer.devices=1"]
+        # What --threads auto found for the first is taken for all: nothing but the setting is to differ.
+        same = [f"--threads={outcome.threads}" for outcome in list(found.values())[:1]]
+        words = [*rest, "--domain", domain, *same, f"--{options.setting}={value}", "--trainer.devices=1"]
         words += [] if options.name is None else [f"--name={_name(options.name, value)}"]
-        if found:  # what --threads auto found for the first is taken for all: nothing else is to differ
-            words += [f"--threads={next(iter(found.values())).threads}"]
         found[value] = fit(words, domain, domains)
     report("")
     for line in table(options.setting, found):

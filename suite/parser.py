@@ -20,7 +20,6 @@ from suite.errors import UsageError
 from suite.layer_groups import FinetuneConfig
 from suite.optim import OptimConfig
 from suite.resume import refuse_new_place
-from suite.threads import Threads
 from suite.tracking import TrackingConfig
 from suite.trainer_settings import check_trainer
 from suite.wording import plain_words
@@ -154,7 +153,7 @@ def fit_parser(domain: Domain, task_name: str, *, defaults: Path | None, verb: s
     parser.add_argument("--seed", type=int, default=0, help="Decides initial weights, orders, dropout.")
     parser.add_argument(
         "--threads",
-        type=Threads,
+        type=PositiveInt | Literal["auto"],
         default="auto",
         help="CPU threads inside an operation; auto takes the fastest of a short trial, as other work may be going on.",
     )

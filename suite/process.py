@@ -31,7 +31,7 @@ def prepare_process(*, threads: int) -> None:
 def _leave_imports_alone() -> None:
     """Garbage collections pass over what importing made, once for a process: some 400,000 objects, all needed.
 
-    They took half of the time in which a corpus of small objects is built.
+    They took a third to a half of the time in which a corpus of small objects is built.
     """
     gc.freeze()
 

@@ -6,17 +6,14 @@ import itertools
 import os
 import time
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from jsonargparse.typing import PositiveInt
 
 from suite.console import notice
 from suite.data import SuiteDataModule
 from suite.module import SuiteModule
 
-Threads = PositiveInt | Literal["auto"]
-"""A setting: a number, or ``auto``."""
 _GAIN = 1.2  # more threads must be so many times as fast: less is soon lost when something else begins to run
 _MOST = 16
 _ROUNDS, _SECONDS = 5, 2.0  # turns of a trial, and after how long no further one begins

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 import yaml
 
 from tests import toy
@@ -29,6 +30,14 @@ def test_a_run_for_each_value_and_one_table(tmp_path: Path) -> None:
     printed = [line.split()[-1] for line in ran.lines if line.startswith("  loss")]
     assert [row.split(" | ")[0] for row in rows[2:]] == ["| 3", "| 5"]
     assert [row.split(" | ")[1] for row in rows[2:]] == printed
+
+
+def test_the_number_of_threads_can_be_what_differs(tmp_path: Path) -> None:
+    ran = compare("--setting", "threads", "--values", 1, 2, "--runs", tmp_path, "--name", "x")
+    torch.set_num_threads(1)
+    assert ran.status == 0, ran.err
+    paths = [tmp_path / "toy" / f"x-{value}" / "config.yaml" for value in (1, 2)]
+    assert [yaml.safe_load(path.read_text())["threads"] for path in paths] == [1, 2]
 
 
 def test_wrong_words_are_one_line(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from domains.audio.data import WaveBatch
-from domains.audio.engines import weights_of
 from domains.audio.model import WaveformModule
 from domains.audio.network import LearnedUpsampler, factors, smooth_rows
+from domains.audio.weights import weights_of
 from suite.errors import UsageError
 from suite.mu_law import silence
 

@@ -1,16 +1,15 @@
-"""Audio's own rows: a training step against the matrix peak, the two engines, many streams on two processes."""
+"""Audio's own rows: a training step against the matrix peak, the two engines, many streams on two threads."""
 
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.multiprocessing
 
 from domains.audio.data import WaveBatch
-from domains.audio.engines import KERNEL_STREAMS, KernelEngine, TorchEngine, make_engine, weights_of
+from domains.audio.engines import KernelEngine, TorchEngine
 from domains.audio.model import WaveformModule
+from domains.audio.weights import weights_of
 from suite.kernels import AVAILABLE
 from suite.optim import OptimConfig, build_optimizer, finish_gradients
 from suite.timing import Row, in_turns
@@ -24,8 +23,8 @@ def measure(*, checkpoint: str | None, load: Callable[[str], Any], rounds: int) 
     """All rows; they need no trained model."""
     rows = [training_step(rounds=rounds)]
     if AVAILABLE:
-        rows.append(one_stream(rounds=rounds))
-    return [*rows, many_streams(rounds=rounds)]
+        rows += [one_stream(rounds=rounds), many_streams(rounds=rounds)]
+    return rows
 
 
 def _module() -> WaveformModule:
@@ -87,45 +86,20 @@ def one_stream(*, rounds: int) -> Row:
     return Row("one stream, kernel over torch engine", ours, reference, speed / slow, bar, speed >= _ONE, note)
 
 
-def many_streams(*, rounds: int, streams: int = 64, processes: int = 2) -> Row:
-    """Streams shared out over processes, as ``predict --trainer.devices 2`` does; against the kernel on one thread."""
-    context = torch.multiprocessing.get_context("spawn")
-    share, steps = streams // processes, 500
-    with context.Pool(processes) as pool:
-        found = pool.map(_timed_streams, [(share, steps, rounds)] * processes, chunksize=1)
-    # All of them run at the same time: the slowest of each round decides.
-    seconds = statistics.median(max(turn) for turn in zip(*found, strict=True))
-    speed = streams * steps / seconds
-    network = _module().network
-    width = min(KERNEL_STREAMS, streams)
-    engine = KernelEngine(weights_of(network, torch.zeros(width, 0, dtype=torch.long)))
-    draws = torch.rand(100, width, dtype=torch.float64)
-    engine.run(draws)
-    begin = time.perf_counter()
-    engine.run(draws)
-    single = width * 100 / (time.perf_counter() - begin)
-    note = f"{speed:,.0f} samples/s in all"
-    bar = f">= {_MANY:,} samples/s"
-    return Row(
-        f"{streams} streams on {processes} processes over {width} on one",
-        seconds,
-        streams * steps / single,
-        speed / single,
-        bar,
-        speed >= _MANY,
-        note,
-    )
-
-
-def _timed_streams(work: tuple[int, int, int]) -> list[float]:
-    streams, steps, rounds = work
-    torch.set_num_threads(1)
-    engine = make_engine(_module().network, torch.zeros(streams, 0, dtype=torch.long))
-    draws = torch.rand(steps, streams, dtype=torch.float64)
-    engine.run(draws[:20])
-    times = []
-    for _ in range(rounds):
-        begin = time.perf_counter()
-        engine.run(draws)
-        times.append(time.perf_counter() - begin)
-    return times
+def many_streams(*, rounds: int, streams: int = 64, threads: int = 2) -> Row:
+    """Streams of one command on two threads, as ``predict`` shares them out, against one thread."""
+    network, steps, before = _module().network, 1000, torch.get_num_threads()
+    draws, conditions = torch.rand(steps, streams, dtype=torch.float64), torch.zeros(streams, 0, dtype=torch.long)
+    engines = []
+    for number in (threads, 1):
+        torch.set_num_threads(number)  # an engine takes what there is when it is made
+        engines.append(KernelEngine(weights_of(network, conditions)))
+    torch.set_num_threads(before)
+    several, single = engines
+    calls = {"ours": lambda: several.run(draws), "reference": lambda: single.run(draws)}
+    times = in_turns(calls, rounds=rounds)
+    ours, reference = statistics.median(times["ours"]), statistics.median(times["reference"])
+    speed, slow = streams * steps / ours, streams * steps / reference
+    note = f"{speed:,.0f} samples/s against {slow:,.0f}"
+    name = f"{streams} streams, {threads} threads over one"
+    return Row(name, ours, reference, speed / slow, f">= {_MANY:,} samples/s", speed >= _MANY, note)

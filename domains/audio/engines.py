@@ -1,48 +1,23 @@
 """Generation sample by sample with cached layers (Paine et al. 2016): two engines, the same samples.
 
 Each layer keeps its inputs of as many steps back as its dilation; a step costs one product a tap. ``TorchEngine`` runs
-batches on any device, ``KernelEngine`` few streams on a CPU in machine code. Both draw a class by where a uniform
-number falls in the cumulative distribution. Logits of the two differ by rounding, a few millionths; so do their
-samples where a number falls as near as that to an edge between two classes: about once in a million samples.
+batches on any device, ``KernelEngine`` machine code on a CPU. Both draw a class by where a uniform number falls in the
+cumulative distribution. Logits of the two differ by rounding, a few millionths; so do their samples where a number
+falls as near as that to an edge between two classes: about once in a million samples.
 """
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-import numpy
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from domains.audio.kernel_engine import KernelEngine
 from domains.audio.network import WaveNet
 from domains.audio.requests import Engine
-from domains.audio.streams import generate_streams
-from suite.convolution import GatedLayer
+from domains.audio.weights import Weights, weights_of
 from suite.gating import gate_
 from suite.kernels import AVAILABLE
 from suite.mu_law import silence
-
-# Beyond this many, large matrix products are quicker than the kernel's; without AVX-512 they were slower at 64 still.
-KERNEL_STREAMS = 16 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 64
-_EXTRA_ELEMENTS = 2**21  # what a local condition adds to all gates of a few steps, held at a time
-
-
-class Weights(NamedTuple):
-    """A network's weights as engines use them: L layers, C channels, S skips, V classes, B streams.
-
-    ``both (L, C, C + S)`` are residual and skip side by side; ``offsets (L, B, 2C)`` have bias and condition in them.
-    """
-
-    embedding: Tensor
-    past: Tensor
-    current: Tensor
-    both: Tensor
-    offsets: Tensor
-    local: Tensor | None
-    hidden: Tensor
-    hidden_bias: Tensor
-    output: Tensor
-    output_bias: Tensor
-    dilations: list[int]
 
 
 class Stepper(Protocol):
@@ -68,45 +43,10 @@ class Stepper(Protocol):
         """
 
 
-def weights_of(network: WaveNet, conditions: Tensor) -> Weights:
-    """Weights for ``B`` streams with ``conditions (B, K)``, float32, on the network's device."""
-    layers = network.stack.gated_layers()
-    streams = conditions.size(0)
-    both = [torch.cat([_residual_of(layer), layer.skip], dim=1).detach() for layer in layers]
-    offsets = network.stack.offsets(network.condition(conditions)).detach()
-    local = None
-    if network.upsampler is not None:
-        local = torch.cat([layer.local.detach() for layer in layers if layer.local is not None], dim=1).float()
-    parts = [
-        network.embedding.weight,
-        torch.stack([layer.past for layer in layers]),
-        torch.stack([layer.current for layer in layers]),
-        torch.stack(both),
-        offsets.expand(-1, streams, -1),
-    ]
-    head = [network.hidden.weight.t(), network.hidden.bias, network.output.weight.t(), network.output.bias]
-    # Copies: what numpy has looked at cannot be freed any more, and FSDP frees weights after their use.
-    plain = [
-        part.detach().to(torch.float32, copy=True, memory_format=torch.contiguous_format) for part in (*parts, *head)
-    ]
-    return Weights(
-        plain[0], plain[1], plain[2], plain[3], plain[4], local, plain[5], plain[6], plain[7], plain[8],
-        network.stack.dilations,
-    )  # fmt: skip
-
-
-def _residual_of(layer: GatedLayer) -> Tensor:
-    """Zero for the last layer, which has none."""
-    size = layer.past.size(0)
-    return layer.past.new_zeros(size, size) if layer.residual is None else layer.residual
-
-
 def make_engine(network: WaveNet, conditions: Tensor, *, kind: Engine = "auto") -> Stepper:
-    """The engine asked for, or the quickest; the torch engine where there is no numba or the device is no CPU."""
+    """The kernel on a CPU, unless the torch engine is asked for; that where there is no numba or another device."""
     weights = weights_of(network, conditions)
-    on_cpu = conditions.device.type == "cpu"
-    few = conditions.size(0) <= KERNEL_STREAMS
-    if AVAILABLE and on_cpu and (kind == "kernel" or (kind == "auto" and few)):
+    if AVAILABLE and conditions.device.type == "cpu" and kind != "torch":
         return KernelEngine(weights)
     return TorchEngine(weights)
 
@@ -174,69 +114,3 @@ class TorchEngine:
         self.position += 1
         hidden = torch.addmm(weights.hidden_bias, self.skips.relu(), weights.hidden).relu_()
         return torch.addmm(weights.output_bias, hidden, weights.output)
-
-
-class KernelEngine:
-    """Few streams, layer by layer in one compiled loop over steps.
-
-    With one stream the weights of a large model do not fit a core's cache, and reading them is all the time. What the
-    past adds is known ahead for as many steps as a layer's dilation: it is computed for several steps at once, so that
-    those weights are read once for all of them.
-    """
-
-    def __init__(self, weights: Weights) -> None:
-        self.weights, self.position = weights, 0
-        _, streams, double = weights.offsets.shape
-        self.classes = len(weights.output_bias)
-        self.dilations = numpy.array(weights.dilations)
-        self.starts = numpy.concatenate([[0], numpy.cumsum(self.dilations)[:-1]])
-        self.rings = numpy.zeros((int(self.dilations.sum()), streams, double // 2), dtype=numpy.float32)
-        self.codes = numpy.full(streams, silence(self.classes))
-        self.arrays = [part.numpy() for part in (*weights[:5], *weights[6:10]) if isinstance(part, Tensor)]
-
-    @torch.no_grad()
-    def run(
-        self,
-        draws: Tensor,
-        *,
-        temperature: float = 1.0,
-        local: Tensor | None = None,
-        forced: Tensor | None = None,
-        logits: Tensor | None = None,
-    ) -> Tensor:
-        steps, streams = draws.shape
-        found = numpy.empty((steps, streams), dtype=numpy.int64)
-        layers, _, double = self.weights.offsets.shape
-        size = steps if local is None else max(1, _EXTRA_ELEMENTS // (layers * streams * double))
-        wanted = numpy.empty((0, 0, 0), dtype=numpy.float32) if logits is None else logits.numpy()
-        given = numpy.empty((0, 0), dtype=numpy.int64) if forced is None else forced.numpy()
-        for begin in range(0, steps, size):
-            part = slice(begin, min(begin + size, steps))
-            generate_streams(
-                *self.arrays,
-                self._extra(None if local is None else local[part]),
-                self.dilations,
-                self.starts,
-                self.rings,
-                self.position,
-                self.codes,
-                draws[part].numpy(),
-                temperature,
-                given[part],
-                found[part],
-                wanted[part],
-            )
-            self.position += part.stop - part.start
-        return torch.from_numpy(found)
-
-    def _extra(self, local: Tensor | None) -> NDArray[numpy.float32]:
-        """What the local condition adds to the gates, ``(T, L, B, 2C)``; empty without."""
-        if local is None:
-            return numpy.empty((0, 0, 0, 0), dtype=numpy.float32)
-        assert self.weights.local is not None, "the network has no local condition"
-        layers, _, double = self.weights.offsets.shape
-        steps, streams, _ = local.shape
-        with torch.autocast("cpu", enabled=False):  # the engine's numbers are float32
-            product = local.reshape(steps * streams, -1).float() @ self.weights.local
-        found = product.view(steps, streams, layers, double)
-        return found.transpose(1, 2).contiguous().numpy()

@@ -65,7 +65,7 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--streams", type=int, default=64, help="Files generated at the same time.")
     parser.add_argument(
         "--engine", type=Engine, default="auto",
-        help="kernel: compiled, quickest for a few files on a CPU; torch: for many, and any device.",
+        help="kernel: compiled, for a CPU; torch: any device; auto: the kernel where there is a CPU and numba.",
     )  # fmt: skip
 
 

@@ -1,9 +1,10 @@
-"""The compiled loop of ``KernelEngine``: everything in float32, one stream a row."""
+"""The compiled loop of ``FewStreams``: everything in float32, one stream a row."""
 
 from typing import Any
 
 import numpy
 
+from domains.audio.draws import draw_class
 from suite.gating import fast_tanh
 from suite.kernels import kernel
 
@@ -53,26 +54,6 @@ def _past(rings: Any, start: int, dilation: int, position: int, weight: Any, off
 
 
 past = kernel(_past, inline=True)
-
-
-def _draw(scores: Any, weights: Any, temperature: float, draw: float) -> int:
-    """The class in whose part of the cumulative distribution ``draw`` falls."""
-    highest = scores[0]
-    for place in range(scores.shape[0]):
-        highest = max(highest, scores[place])
-    total = 0.0
-    for place in range(scores.shape[0]):
-        weights[place] = numpy.exp((scores[place] - highest) / temperature)
-        total += weights[place]
-    reached, edge = 0.0, draw * total
-    for place in range(scores.shape[0]):
-        reached += weights[place]
-        if edge < reached:
-            return place
-    return int(scores.shape[0] - 1)
-
-
-draw_class = kernel(_draw, inline=True)
 
 
 def _read_out(

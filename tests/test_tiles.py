@@ -1,0 +1,85 @@
+"""Products in tiles against torch's, in every width and for vectors of another CPU; the exponential of draws."""
+
+from typing import Any
+
+import numpy
+import pytest
+import torch
+
+from domains.audio.draws import fast_exp
+from suite.kernels import AVAILABLE
+from suite.tiles import LANES, WIDTHS, add_tiles, packed, padded_rows, tile_intrinsic
+
+pytestmark = pytest.mark.skipif(not AVAILABLE, reason="numba missing")
+
+
+def operands(first: int, second: int, outputs: int, width: int) -> tuple[torch.Tensor, ...]:
+    torch.manual_seed(first + 10 * second + outputs)
+    return (
+        torch.randn(first + second, outputs),
+        torch.randn(first, width),
+        torch.randn(second, width),
+        torch.randn(outputs, width),
+    )
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("first", "second", "outputs"), [(64, 64, 128), (13, 7, 29), (5, 0, 1), (0, 3, 12), (0, 0, 5)])
+def test_a_product_is_torchs(width: int, first: int, second: int, outputs: int) -> None:
+    weight, above, below, start = operands(first, second, outputs, width)
+    expected = start.double() + weight.double().t() @ torch.cat([above, below]).double()
+    ready = packed(weight, width)
+    begin = padded_rows(start, ready)
+    sums = torch.full_like(begin, torch.nan)
+    add_tiles(begin.numpy(), sums.numpy(), ready.numpy(), above.numpy(), below.numpy())
+    torch.testing.assert_close(sums[:outputs].double(), expected, rtol=1e-5, atol=1e-5)
+    assert (sums[outputs:] == 0).all()
+    assert torch.equal(begin, padded_rows(start, ready))
+    add_tiles(begin.numpy(), begin.numpy(), ready.numpy(), above.numpy(), below.numpy())  # in place
+    assert torch.equal(begin, sums)
+
+
+@pytest.mark.parametrize("lanes", [4, 8, 16])
+def test_vectors_of_another_length_give_the_same(lanes: int) -> None:
+    import numba
+
+    tile, vectors = tile_intrinsic(2, lanes), 2
+    rows, width = 12 // vectors, vectors * lanes
+
+    @numba.njit
+    def product(start: Any, sums: Any, weight: Any, first: Any, second: Any) -> None:
+        for number in range(weight.shape[0]):
+            tile(start, sums, weight, first, second, number)
+
+    weight, above, below, start = operands(9, 4, 2 * rows, width)
+    ready = weight.view(13, 2, rows).transpose(0, 1).contiguous()
+    sums = torch.empty_like(start)
+    product(start.numpy(), sums.numpy(), ready.numpy(), above.numpy(), below.numpy())
+    torch.testing.assert_close(sums, start + weight.t() @ torch.cat([above, below]))
+
+
+def test_nan_and_infinity_keep_their_meaning() -> None:
+    weight, above, below, start = operands(6, 6, 12, LANES)
+    above[2, 1], above[3, 4] = torch.nan, torch.inf
+    ready = packed(weight, LANES)
+    begin = padded_rows(start, ready).numpy()
+    add_tiles(begin, begin, ready.numpy(), above.numpy(), below.numpy())
+    assert numpy.isnan(begin[:12, 1]).all()
+    assert numpy.isinf(begin[:12, 4]).all()
+    assert numpy.isfinite(numpy.delete(begin, [1, 4], axis=1)).all()
+
+
+def test_the_exponential_of_draws_is_exact_to_the_last_digits() -> None:
+    import numba
+
+    @numba.njit
+    def all_of(values: Any, found: Any) -> None:
+        for place in range(values.shape[0]):
+            found[place] = fast_exp(values[place])
+
+    values = numpy.concatenate([-numpy.logspace(-12, 2.85, 4001), numpy.linspace(-708, 0, 4001)])
+    found = numpy.empty_like(values)
+    all_of(values, found)
+    numpy.testing.assert_allclose(found, numpy.exp(values), rtol=2e-15)
+    all_of(numpy.array([-1e4, -numpy.inf]), found[:2])
+    assert (found[:2] < 1e-300).all()

@@ -94,6 +94,30 @@ def read_table(path: str | os.PathLike[str], *, columns: Sequence[str], format: 
     return rows
 
 
+def columns_of(path: str | os.PathLike[str]) -> list[str]:
+    """The names of a table's columns; those of the first row, in JSON lines. Raises as ``read_table``."""
+    file = Path(path)
+    kind = _format_of(file)
+    if kind == "parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        _need_file(file)
+        try:
+            return list(pq.read_schema(file).names)
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable_parquet(file, error) from None
+    if kind == "csv":
+        return next(read_csv_rows(file, _text(file)))[1]
+    first = read_lines(file)[0]
+    if kind == "tsv":
+        return first.split("\t")
+    try:
+        return list(json.loads(first))
+    except (ValueError, TypeError, RecursionError):
+        return []  # read_table says what is wrong with the line
+
+
 def hold_out(rows_count: int, *, fraction: float, seed: int, place: int = 0) -> tuple[list[int], list[int]]:
     """Indices of the rows that are kept and of those held out, both ascending, a function of the arguments alone.
 
@@ -211,7 +235,7 @@ def _read_parquet(path: Path, columns: Row) -> list[Row]:
             table = file.read(columns=list(dict.fromkeys(columns)))
             records = table.to_pylist()
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a Parquet file that can be read ({' '.join(str(error).split())})") from None
+        raise _unreadable_parquet(path, error) from None
     rows: list[Row] = []
     problems: list[str] = []
     for number, record in enumerate(records, start=1):
@@ -221,6 +245,10 @@ def _read_parquet(path: Path, columns: Row) -> list[Row]:
             problems.append(f"{path}, row {number}: {error}")
     gather(problems)
     return rows
+
+
+def _unreadable_parquet(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path}: not a Parquet file that can be read ({' '.join(str(error).split())})")
 
 
 def _value(record: dict[str, Any], column: str) -> str:

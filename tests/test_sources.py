@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from suite.errors import DataError, UsageError
-from suite.sources import data_folder, hold_out, read_lines, read_parallel, read_standard_input, read_table
+from suite.sources import columns_of, data_folder, hold_out, read_lines, read_parallel, read_standard_input, read_table
 
 
 def written(path: Path, content: str | bytes) -> Path:
@@ -128,6 +128,28 @@ def test_table(tmp_path: Path, name: str, ending: str):
     path = written(tmp_path / (name + ending), TABLES[name])
     assert read_table(path, columns=["text", "label"]) == list(zip(TEXTS[name], ["1", "2"], strict=True))
     assert read_table(path, columns=["label", "label"]) == [("1", "1"), ("2", "2")]
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+@pytest.mark.parametrize("name", TABLES)
+def test_columns_of_a_table(tmp_path: Path, name: str, ending: str):
+    names = columns_of(written(tmp_path / (name + ending), TABLES[name]))
+    assert names == ["label", "text", "extra"][: 2 if "json" in name else 3]
+
+
+def test_columns_of_tables_that_are_odd(tmp_path: Path):
+    assert columns_of(written(tmp_path / "t.csv", '\ufeff"a\nb",c\r\n1,2\r\n')) == ["a\nb", "c"]
+    assert columns_of(written(tmp_path / "t.jsonl", "[1]x\n")) == []
+    assert columns_of(written(tmp_path / "t.jsonl", "3\n")) == []
+    pq.write_table(pa.table({"x": [1], "y": [2]}), tmp_path / "t.parquet")
+    assert columns_of(tmp_path / "t.parquet") == ["x", "y"]
+    for ending in ("csv", "tsv", "jsonl"):
+        with pytest.raises(DataError, match="the file is empty"):
+            columns_of(written(tmp_path / f"e.{ending}", ""))
+    with pytest.raises(DataError, match=r"t\.parquet: not a Parquet file"):
+        columns_of(written(tmp_path / "t.parquet", b"not a table at all"))
+    with pytest.raises(DataError, match="no such file"):
+        columns_of(tmp_path / "none.parquet")
 
 
 def test_table_format_can_be_set(tmp_path: Path):

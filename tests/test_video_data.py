@@ -49,7 +49,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def clip_data(path: Path, cache: Path, **settings: Any) -> ClipData:
     settings = {"sampling": SamplingConfig(kind="all"), "size": 16, **settings}
-    return ClipData(dataset="files", path=str(path), cache=str(cache), **settings)
+    return ClipData(dataset="files", train=str(path), cache=str(cache), **settings)
 
 
 def test_folders_by_class_are_split_by_label(clips: Path, tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_what_is_wrong_with_a_manifest_is_said(
 
 
 def test_what_is_wrong_with_folders_is_said(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no such folder or manifest"):
+    with pytest.raises(DataError, match="no such folder or table"):
         list_items(tmp_path / "none")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="one folder a class is needed"):
@@ -165,7 +165,7 @@ def test_bad_files_are_named_and_left_out(tmp_path: Path, clips: Path) -> None:
     shutil.copytree(clips, tmp_path / "own")
     reasons = spoil(tmp_path / "own")
     ran = run("fit", "--domain", "video", *QUIET, "--runs", tmp_path, "--name", "x", *TINY, "--data.dataset", "files",
-              "--data.path", tmp_path / "own", "--data.cache", tmp_path / "cache", "--data.max_bad", "0.7",
+              "--data.train", tmp_path / "own", "--data.cache", tmp_path / "cache", "--data.max_bad", "0.7",
               "--data.held_out", "0.2")  # fmt: skip
     assert ran.status == 0, ran.err
     with (tmp_path / "video" / "x" / "bad_files.csv").open() as file:
@@ -183,7 +183,7 @@ def test_bad_files_are_named_and_left_out(tmp_path: Path, clips: Path) -> None:
 def test_too_many_bad_files_stop_the_run(tmp_path: Path, clips: Path) -> None:
     shutil.copytree(clips, tmp_path / "own")
     spoil(tmp_path / "own")
-    ran = run("fit", "--domain", "video", *QUIET, "--runs", tmp_path, *TINY, "--data.dataset", "files", "--data.path",
+    ran = run("fit", "--domain", "video", *QUIET, "--runs", tmp_path, *TINY, "--data.dataset", "files", "--data.train",
               tmp_path / "own", "--data.cache", tmp_path / "cache", "--data.max_bad", "0.02")  # fmt: skip
     lines = [line for line in ran.err.splitlines() if line.startswith("fit:")]
     assert ran.status == 1
@@ -194,7 +194,7 @@ def test_too_many_bad_files_stop_the_run(tmp_path: Path, clips: Path) -> None:
 
 
 def test_predict_gives_one_line_a_file_in_order(tmp_path: Path, clips: Path) -> None:
-    common = ("--data.dataset", "files", "--data.path", clips, "--data.cache", tmp_path / "cache")
+    common = ("--data.dataset", "files", "--data.train", clips, "--data.cache", tmp_path / "cache")
     ran = run("fit", "--domain", "video", *QUIET, "--runs", tmp_path, "--name", "x", *TINY, *common)
     assert ran.status == 0, ran.err
     (tmp_path / "bad.mp4").write_bytes(b"")
@@ -290,8 +290,8 @@ def test_an_archive_is_read_without_being_unpacked(tmp_path: Path) -> None:
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(link)
     options = {"dataset": "files", "size": 16, "cache": str(tmp_path / "cache"), "held_out": 0.2}
-    packed = ImageData(path=str(tmp_path / "x.tar.gz"), **options)  # type: ignore[arg-type]
-    plain = ImageData(path=str(tmp_path / "x"), **options)  # type: ignore[arg-type]
+    packed = ImageData(train=str(tmp_path / "x.tar.gz"), **options)  # type: ignore[arg-type]
+    plain = ImageData(train=str(tmp_path / "x"), **options)  # type: ignore[arg-type]
     found = [{item.name: row for item, row in zip(*data.contents("test"), strict=True)} for data in (packed, plain)]
     assert found[0].keys() == found[1].keys()
     assert len(found[0]) == 10
@@ -320,7 +320,7 @@ def test_bad_pictures_are_named(tmp_path: Path) -> None:
     whole = (tmp_path / "x" / "bar" / "1.png").read_bytes()
     (tmp_path / "x" / "bar" / "1.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "x" / "bar" / "2.png").write_text("text")
-    data = ImageData(dataset="files", path=str(tmp_path / "x"), size=16, cache=str(tmp_path), max_bad=0.5)
+    data = ImageData(dataset="files", train=str(tmp_path / "x"), size=16, cache=str(tmp_path), max_bad=0.5)
     items, _ = data.contents("all")
     assert len(items) == 7
     assert [data.bad.reasons[f"bar/{n}.png"].split(" ")[0] for n in range(3)] == ["the", "damaged", "not"]
@@ -337,7 +337,7 @@ def test_a_group_of_which_some_have_a_split_is_refused() -> None:
 
 def test_a_picture_that_could_not_be_read_once_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_pictures(tmp_path / "x")
-    settings: dict[str, Any] = {"dataset": "files", "path": str(tmp_path / "x"), "size": 16, "cache": str(tmp_path)}
+    settings: dict[str, Any] = {"dataset": "files", "train": str(tmp_path / "x"), "size": 16, "cache": str(tmp_path)}
     read = Path.read_bytes
 
     def failing(path: Path) -> bytes:

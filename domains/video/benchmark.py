@@ -63,7 +63,7 @@ def loading(folder: Path, what: str, *, rounds: int) -> list[Row]:
 
 def _data(folder: Path, cache: str, assets: dict[str, Any] | None = None) -> ClipData:
     sampling = SamplingConfig(kind="all")
-    return ClipData(dataset="files", path=str(folder), size=SIZE, cache=cache, sampling=sampling, assets=assets)
+    return ClipData(dataset="files", train=str(folder), size=SIZE, cache=cache, sampling=sampling, assets=assets)
 
 
 def _bare(files: list[Path]) -> None:

@@ -132,8 +132,10 @@ class ClipData(LabelledFiles):
 
     Args:
         dataset: The embedded sample (clips told apart by motion alone), video_fight from SUITE_DATA_DIR, or your files.
-        path: With dataset files: a folder with one folder a class, or with train, val and test of such; or a CSV
-            manifest with the columns path, label and, where there are any, group and split.
+        train: With dataset files: a folder with one folder a class, or with train, val and test of such; or a table
+            with the columns path, label and, where there are any, group and split.
+        val: Likewise, of this split alone; what train has of it, or held_out of its files, if not given.
+        test: Likewise.
         held_out: Share of the training files for each of val and test that is not given; groups stay whole.
         folds: Deal all files out to so many folds and test on one of them; splits that are given do not count then.
         fold: Which of the folds, from 0.
@@ -160,7 +162,9 @@ class ClipData(LabelledFiles):
         self,
         *,
         dataset: Literal["sample", "video_fight", "files"] = "sample",
-        path: str | None = None,
+        train: str | None = None,
+        val: str | None = None,
+        test: str | None = None,
         held_out: float = 0.15,
         folds: int | None = None,
         fold: int = 0,
@@ -180,9 +184,9 @@ class ClipData(LabelledFiles):
         assets: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(
-            dataset=dataset, path=path, held_out=held_out, folds=folds, fold=fold, size=size, max_bad=max_bad,
-            cache=cache, batch_size=batch_size, max_tokens=max_tokens, num_workers=num_workers, seed=seed,
-            assets=assets,
+            dataset=dataset, train=train, val=val, test=test, held_out=held_out, folds=folds, fold=fold, size=size,
+            max_bad=max_bad, cache=cache, batch_size=batch_size, max_tokens=max_tokens, num_workers=num_workers,
+            seed=seed, assets=assets,
         )  # fmt: skip
         sampling.check()
         for name, value in (("sample_size", sample_size), ("max_frames", max_frames)):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from domains.video.badfiles import BadFiles
 from domains.video.cache import cache_root
-from domains.video.listing import SPLITS, Item, fold_items, list_items, split_items
+from domains.video.listing import SPLITS, Item, check_apart, fold_items, list_items, place_items, split_items
 from suite import run_folder
 from suite.classification import NO_LABEL, count_labels, encode_labels, label_assets
 from suite.data import Examples, SuiteDataModule
@@ -36,7 +36,9 @@ class LabelledFiles(SuiteDataModule):
         self,
         *,
         dataset: str,
-        path: str | None,
+        train: str | None,
+        val: str | None,
+        test: str | None,
         held_out: float,
         folds: int | None,
         fold: int,
@@ -52,23 +54,34 @@ class LabelledFiles(SuiteDataModule):
         super().__init__(
             batch_size=batch_size, max_tokens=max_tokens, num_workers=num_workers, seed=seed, assets=assets
         )
-        if (dataset == "files") != (path is not None):
-            raise UsageError(f"--data.path goes with --data.dataset files; given are {dataset} and {path}")
+        self.paths = {"train": train, "val": val, "test": test}
+        if dataset != "files" and any(self.paths.values()):
+            raise UsageError(f"data.train, val and test need --data.dataset files, not {dataset}")
+        if dataset == "files" and not train and assets is None:
+            raise UsageError("--data.dataset files needs --data.train: a folder with one for each class, or a table")
+        if folds is not None and (val or test):
+            raise UsageError("data.folds cuts data.train: leave data.val and data.test out")
         if size < 8:
             raise UsageError(f"data.size is {size}, allowed is 8 or more pixels")
         if not 0 <= max_bad <= 1:
             raise UsageError(f"data.max_bad is {max_bad}, allowed is 0 to 1")
         if folds is not None and folds < 2:
             raise UsageError(f"data.folds is {folds}, allowed is 2 or more")
-        self.dataset, self.path, self.held_out, self.size = dataset, path, held_out, size
+        self.dataset, self.held_out, self.size = dataset, held_out, size
         self.folds, self.fold, self.cache = folds, fold, cache
         self.bad = BadFiles(limit=max_bad)
-        self._items: list[Item] | None = None
+        self._items: dict[str, list[Item]] = {}
         self._read: dict[str, tuple[list[Item], Any]] = {}
 
     def list_files(self) -> list[Item]:
-        """All files of the dataset, with the splits that are given for them."""
-        return list_items(self.path or "")
+        """All files of the dataset, or of ``train``, with the splits that are given for them."""
+        if not self.paths["train"]:
+            raise UsageError("data.train is needed: what is missing is taken from it")
+        return self.list_path(self.paths["train"])
+
+    def list_path(self, path: str) -> list[Item]:
+        """The files that ``path`` names."""
+        return list_items(path)
 
     def read(self, items: Sequence[Item]) -> tuple[list[Any], dict[str, str]]:
         """What stands in each of ``items``, ``None`` where it cannot be read; and the reasons by name."""
@@ -92,10 +105,9 @@ class LabelledFiles(SuiteDataModule):
         """What ``--data.split`` may name."""
         return [*SPLITS, ALL]
 
-    @property
-    def where(self) -> str:
-        """What the dataset is called in messages."""
-        return self.path or f"dataset {self.dataset}"
+    def where(self, split: str) -> str:
+        """What a split is called in messages."""
+        return f"{self.paths.get(split) or self.paths['train'] or f'dataset {self.dataset}'}, {split}"
 
     def items(self, split: str) -> list[Item]:
         """The files of a split, readable or not.
@@ -106,14 +118,33 @@ class LabelledFiles(SuiteDataModule):
         """
         if split not in self.splits:
             raise UsageError(f"--data.split {split}: there are {', '.join(self.splits)}")
-        if self._items is None:
-            found = self.list_files()
-            if self.folds is not None:
-                options = {"folds": self.folds, "fold": self.fold}
-                self._items = fold_items(found, **options, held_out=self.held_out, seed=self.seed)
+        if split == ALL:
+            others = SPLITS if self.dataset != "files" or self.paths["train"] else self._own
+            return [item for name in others for item in self.items(name)]
+        if split not in self._items:
+            if split in self._own:
+                path = self.paths[split] or ""
+                self._items[split] = place_items(self.list_path(path), split, where=path)
             else:
-                self._items = split_items(found, held_out=self.held_out, seed=self.seed)
-        return [item for item in self._items if split in (ALL, item.split)]
+                self._cut()
+            check_apart(self._items.values())
+        return self._items[split]
+
+    @property
+    def _own(self) -> list[str]:
+        """The splits beside train with files of their own."""
+        return [name for name in ("val", "test") if self.paths[name]]
+
+    def _cut(self) -> None:
+        """List what there is but for such splits."""
+        found = self.list_files()
+        if self.folds is not None:
+            found = fold_items(found, folds=self.folds, fold=self.fold, held_out=self.held_out, seed=self.seed)
+        else:
+            found = split_items(found, held_out=self.held_out, seed=self.seed, others=self._own)
+        for split in SPLITS:
+            if split not in self._own:
+                self._items[split] = [item for item in found if item.split == split]
 
     def contents(self, split: str) -> tuple[list[Item], list[Any]]:
         """The readable files of a split and what stands in them, read once.
@@ -124,7 +155,7 @@ class LabelledFiles(SuiteDataModule):
         if split not in self._read:
             items = self.items(split)
             contents, problems = self.read(items)
-            self.bad.report(problems, total=len(items), where=f"{self.where}, {split}", folder=self.cache_folder)
+            self.bad.report(problems, total=len(items), where=self.where(split), folder=self.cache_folder)
             kept = [index for index, content in enumerate(contents) if content is not None]
             self._read[split] = ([items[index] for index in kept], [contents[index] for index in kept])
         return self._read[split]
@@ -133,7 +164,7 @@ class LabelledFiles(SuiteDataModule):
         for split in ("val", "test"):  # what is wrong with the data is said before there is a run
             self.contents(split)
         items, contents = self.contents("train")
-        assets = label_assets([item.label for item in items], where=f"{self.where}, train")
+        assets = label_assets([item.label for item in items], where=self.where("train"))
         chosen = numpy.linspace(0, len(items) - 1, min(len(items), PIXELS)).astype(int)
         pixels = self.middle_frames([contents[index] for index in chosen]).reshape(-1, 3) / 255.0
         deviation = numpy.maximum(pixels.std(axis=0), 0.01)
@@ -146,7 +177,7 @@ class LabelledFiles(SuiteDataModule):
     def load(self, split: str) -> Examples:
         items, contents = self.contents(split)
         names = Labels.from_state(self.assets["labels"])
-        labels = encode_labels([item.label for item in items], names, where=f"{self.where}, {split}")
+        labels = encode_labels([item.label for item in items], names, where=self.where(split))
         return self.examples_of(items, contents, labels, training=split == "train")
 
     @classmethod

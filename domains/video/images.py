@@ -16,8 +16,8 @@ from domains.video.augmentation import Augmentation, AugmentConfig
 from domains.video.cache import file_key, open_array, open_plain, save_array, save_plain
 from domains.video.decoding import Fit
 from domains.video.files import LabelledFiles
-from domains.video.listing import Item, list_folder
-from domains.video.pictures import UNREAD, decode_pictures, is_archive, list_archive
+from domains.video.listing import Item, is_archive, list_folder
+from domains.video.pictures import UNREAD, decode_pictures, list_archive
 from suite.console import notice
 from suite.errors import UsageError
 from suite.sources import data_folder
@@ -79,8 +79,10 @@ class ImageData(LabelledFiles):
 
     Args:
         dataset: The embedded sample (six shapes), the CIFAR-10 archive from SUITE_DATA_DIR, or your files.
-        path: With dataset files: a folder with one folder a class, or with train, val and test of such; a CSV manifest
+        train: With dataset files: a folder with one folder a class, or with train, val and test of such; a table
             with the columns path, label and, where there are any, group and split; or a tar archive SPLIT/CLASS/FILE.
+        val: Likewise, of this split alone; what train has of it, or held_out of its files, if not given.
+        test: Likewise.
         held_out: Share of the training files for each of val and test that is not given; groups stay whole.
         folds: Deal all files out to so many folds and test on one of them; splits that are given do not count then.
         fold: Which of the folds, from 0.
@@ -103,7 +105,9 @@ class ImageData(LabelledFiles):
         self,
         *,
         dataset: Literal["sample", "cifar10", "files"] = "sample",
-        path: str | None = None,
+        train: str | None = None,
+        val: str | None = None,
+        test: str | None = None,
         held_out: float = 0.1,
         folds: int | None = None,
         fold: int = 0,
@@ -119,8 +123,9 @@ class ImageData(LabelledFiles):
         assets: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(
-            dataset=dataset, path=path, held_out=held_out, folds=folds, fold=fold, size=size, max_bad=max_bad,
-            cache=cache, batch_size=batch_size, max_tokens=None, num_workers=num_workers, seed=seed, assets=assets,
+            dataset=dataset, train=train, val=val, test=test, held_out=held_out, folds=folds, fold=fold, size=size,
+            max_bad=max_bad, cache=cache, batch_size=batch_size, max_tokens=None, num_workers=num_workers,
+            seed=seed, assets=assets,
         )  # fmt: skip
         if sample_size < 1:
             raise UsageError(f"data.sample_size is {sample_size}, allowed is 1 or more")
@@ -132,8 +137,11 @@ class ImageData(LabelledFiles):
             return list_archive(data_folder("cifar10", files=[_CIFAR]) / _CIFAR)
         if self.dataset == "sample":
             return list_folder(sample.pictures_folder(self.cache_folder, size=self.sample_size, seed=self.seed))
-        archive = Path(self.path or "").expanduser()
-        return list_archive(archive) if is_archive(archive) else super().list_files()
+        return super().list_files()
+
+    def list_path(self, path: str) -> list[Item]:
+        archive = Path(path).expanduser()
+        return list_archive(archive) if is_archive(archive) else super().list_path(path)
 
     def read(self, items: Sequence[Item]) -> tuple[list[Pictures | None], dict[str, str]]:
         """Decode all of ``items`` into one cache file, or take it from there."""

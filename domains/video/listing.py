@@ -1,6 +1,5 @@
-"""Which files there are, with their labels, groups and splits: folders by class, or a CSV manifest."""
+"""Which files there are, with their labels, groups and splits: folders by class, or a manifest."""
 
-import csv
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -10,9 +9,12 @@ from typing import NamedTuple
 from suite.errors import DataError, UsageError, gather
 from suite.folders import is_hidden
 from suite.folds import fold_parts, hold_out, refuse_shared_groups, whole_groups
-from suite.sources import read_lines, read_table
+from suite.sources import columns_of, read_table
 
 SPLITS = ("train", "val", "test")
+
+
+_ARCHIVES = (".tar", ".tar.gz", ".tgz")
 
 
 class Item(NamedTuple):
@@ -25,8 +27,13 @@ class Item(NamedTuple):
     split: str | None = None
 
 
+def is_archive(path: Path) -> bool:
+    """Whether ``path`` is called like a tar archive."""
+    return path.name.endswith(_ARCHIVES)
+
+
 def list_items(path: str | Path) -> list[Item]:
-    """The files that ``path`` names: a folder of classes, a folder of splits of classes, or a CSV manifest.
+    """The files that ``path`` names: a folder of classes, a folder of splits of classes, or a manifest.
 
     Raises:
         DataError: nothing there, no classes, a manifest without its columns, or groups on both sides of a split.
@@ -36,8 +43,8 @@ def list_items(path: str | Path) -> list[Item]:
         return list_folder(place)
     if not place.exists():
         raise DataError(
-            f"{place}: no such folder or manifest; --data.path takes a folder with one folder a class, or a CSV file "
-            "with the columns path,label[,group][,split]"
+            f"{place}: no such folder or table; --data.train, val and test take a folder with one folder a class, or a "
+            "table with the columns path,label[,group][,split]"
         )
     return read_manifest(place)
 
@@ -69,14 +76,14 @@ def _classes(root: Path, folder: Path, split: str | None) -> list[Item]:
 
 
 def read_manifest(path: Path) -> list[Item]:
-    """Rows of ``path,label[,group][,split]``; paths are relative to the manifest's own folder.
+    """Rows of a table with the columns path, label and perhaps group and split; paths count from its own folder.
 
     Raises:
         DataError: as ``read_table``; and empty labels, unknown splits, repeated paths, groups on two sides.
     """
-    header = next(csv.reader(read_lines(path)[:1]), [])
-    optional = [name for name in ("group", "split") if name in header]
-    rows = read_table(path, columns=["path", "label", *optional], format="csv")
+    present = columns_of(path)
+    optional = [name for name in ("group", "split") if name in present]
+    rows = read_table(path, columns=["path", "label", *optional])
     items, problems = [], []
     for number, row in enumerate(rows, start=1):
         values = dict(zip(["path", "label", *optional], row, strict=True))
@@ -96,6 +103,38 @@ def read_manifest(path: Path) -> list[Item]:
     return items
 
 
+def place_items(items: Sequence[Item], split: str, *, where: str) -> list[Item]:
+    """All of ``items`` in ``split``, whose name their own names then begin with: another folder may have them too.
+
+    Raises:
+        DataError: some are said to be of another split.
+    """
+    others = sorted({item.split for item in items if item.split is not None} - {split})
+    if others:
+        raise DataError(f"{where}: given as data.{split}, and has files of {', '.join(others)}: give it as data.train")
+    return [item._replace(split=split, name=_beginning_with(split, item)) for item in items]
+
+
+def _beginning_with(split: str, item: Item) -> str:
+    return item.name if item.split == split else f"{split}/{item.name}"
+
+
+def check_apart(splits: Iterable[Sequence[Item]]) -> None:
+    """Refuse a group, or a file, on both sides of a split.
+
+    Raises:
+        DataError: which.
+    """
+    items = [item for part in splits for item in part]
+    _check_groups(items, where="the given splits")
+    where: dict[tuple[str, str], str | None] = {}
+    for item in items:
+        # Of an archive, the name in it tells its files apart.
+        key = (os.path.normpath(item.path), item.name if is_archive(item.path) else "")
+        if where.setdefault(key, item.split) != item.split:
+            raise DataError(f"{item.path} is in {where[key]} and {item.split}: a file belongs into one split")
+
+
 def _check_groups(items: Iterable[Item], *, where: str) -> None:
     splits: dict[str, list[str | None]] = defaultdict(list)
     for item in items:
@@ -104,23 +143,27 @@ def _check_groups(items: Iterable[Item], *, where: str) -> None:
     refuse_shared_groups(splits, where=where)
 
 
-def split_items(items: Sequence[Item], *, held_out: float, seed: int) -> list[Item]:
+def split_items(items: Sequence[Item], *, held_out: float, seed: int, others: Sequence[str] = ()) -> list[Item]:
     """The same items, each with a split: val and test, where none is given for them, get ``held_out`` of train each.
 
-    Stratified by label; whole groups go to one side.
+    Stratified by label; whole groups go to one side. ``others`` are splits with files of their own elsewhere.
 
     Raises:
         UsageError: a share that leaves nothing for train.
-        DataError: too few examples or groups, or some rows without a split where val and test are given.
+        DataError: too few examples or groups, or some rows without a split where val and test are given; or a split
+            that is given twice.
     """
     given = {item.split for item in items}
+    twice = sorted(given & set(others), key=str)
+    if twice:
+        raise DataError(f"data.{twice[0]} is given, and data.train has files of {twice[0]} too: leave one of them out")
     if given <= {"val", "test"}:  # nothing to train on: something is to be evaluated
         return list(items)
-    missing = [name for name in ("test", "val") if name not in given]
+    missing = [name for name in ("test", "val") if name not in given and name not in others]
     if not missing:
-        if None in given:
+        if None in given and given & {"val", "test"}:
             raise DataError("some files have a split and others none, though there are val and test: give all one")
-        return list(items)
+        return [item._replace(split=item.split or "train") for item in items]
     if not 0 < held_out * len(missing) < 1:
         raise UsageError(f"data.held_out is {held_out}, allowed is more than 0 and less than {1 / len(missing):g}")
     result = [item if item.split in ("val", "test") else item._replace(split="train") for item in items]

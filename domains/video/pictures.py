@@ -12,19 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from domains.video.decoding import Fit, scaled_size
-from domains.video.listing import SPLITS, Item
+from domains.video.listing import SPLITS, Item, is_archive
 from suite.errors import DataError, gather
 
 UNREAD = "cannot be read"
 """How the reason begins of a file that the system did not hand out; another time it may."""
-_ENDINGS = (".tar", ".tar.gz", ".tgz")
 _MOST_BYTES = 64 << 20  # of one picture
 _BROKEN = (tarfile.TarError, EOFError, zlib.error, OSError)
-
-
-def is_archive(path: Path) -> bool:
-    """Whether ``path`` is called like a tar archive."""
-    return path.name.endswith(_ENDINGS)
 
 
 def list_archive(path: Path) -> list[Item]:

@@ -22,3 +22,12 @@ def kernel(function: Callable[..., Any], *, inline: bool = False) -> Callable[..
         return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # no folder to cache in
         return numba.njit(**options)(function)
+
+
+def _copy_row(source: Any, target: Any) -> None:
+    for place in range(source.shape[0]):
+        target[place] = source[place]
+
+
+copy_row = kernel(_copy_row, inline=True)
+"""``target[: len(source)] = source`` in other kernels: that assignment itself compiles text for its errors, seconds."""

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy
 
-from suite.kernels import kernel
+from suite.kernels import copy_row, kernel
 
 _LOG2E, _LOW = 1.4426950408889634, -708.0
 _LN2_HIGH, _LN2_LOW = 0.693147180369123816490, 1.90821492927058770002e-10
@@ -53,11 +53,12 @@ def _draw_all(scores: Any, weights: Any, temperature: float, draws: Any, highest
     """``draw_class`` for every column of ``scores (V, W)`` and ``draws (W)``, into ``codes (W)``; the rest: scratch."""
     classes, width = weights.shape
     factor = 1.0 / temperature
-    highest[:] = scores[0]
+    copy_row(scores[0], highest)
     for place in range(1, classes):
         for item in range(width):
             highest[item] = max(highest[item], scores[place, item])
-    totals[:] = 0.0
+    for item in range(width):
+        totals[item] = 0.0
     for place in range(classes):
         for item in range(width):
             weight = fast_exp(numpy.float64(scores[place, item] - highest[item]) * factor)

@@ -6,7 +6,7 @@ import numpy
 
 from domains.audio.draws import draw_all
 from suite.gating import fast_tanh
-from suite.kernels import kernel
+from suite.kernels import copy_row, kernel
 from suite.tiles import add_tiles
 
 _HALF, _ZERO = numpy.float32(0.5), numpy.float32(0.0)
@@ -42,7 +42,9 @@ def _generate_group(
         for item in range(width):
             for row in range(channels):
                 sums[row, item] = embedding[codes[item], row]
-        sums[channels:] = _ZERO
+        for row in range(channels, sums.shape[0]):
+            for item in range(width):
+                sums[row, item] = _ZERO
         for layer in range(layers):
             ring = rings[starts[layer] + position % dilations[layer]]
             add_tiles(offsets[layer], gates, taps[layer], ring, sums[:channels])
@@ -50,7 +52,8 @@ def _generate_group(
                 for row in range(2 * channels):
                     for item in range(width):
                         gates[row, item] += extra[step, layer, row, item]
-            ring[:] = sums[:channels]
+            for row in range(channels):
+                copy_row(sums[row], ring[row])
             pass_gates(gates, gated)
             add_tiles(sums, sums, both[layer], gated, nothing)
         skipped = sums[channels : channels + skips]
@@ -63,10 +66,10 @@ def _generate_group(
                 shown[row, item] = max(shown[row, item], _ZERO)
         add_tiles(output_bias, scores, output, shown[:skips], nothing)
         if forced.shape[0] > 0:
-            codes[:] = forced[step]
+            copy_row(forced[step], codes)
         else:
             draw_all(scores, weights, temperature, draws[step], highest, totals, codes)
-        found[step] = codes
+        copy_row(codes, found[step])
         if logits.shape[0] > 0:
             for place in range(classes):
                 for item in range(logits.shape[1]):

@@ -6,7 +6,7 @@ import numpy
 
 from domains.audio.draws import draw_class
 from suite.gating import fast_tanh
-from suite.kernels import kernel
+from suite.kernels import copy_row, kernel
 
 AHEAD = 8  # steps for which the past's part is computed at once, where the dilation allows
 _HALF, _ZERO = numpy.float32(0.5), numpy.float32(0.0)
@@ -35,7 +35,7 @@ def _add_product(inputs: Any, weight: Any, sums: Any) -> None:
                 total[column] += value * one[column]
 
 
-add_product = kernel(_add_product, inline=True)
+add_product = kernel(_add_product)
 
 
 def _past(rings: Any, start: int, dilation: int, position: int, weight: Any, offsets: Any, ahead: Any) -> None:
@@ -43,7 +43,8 @@ def _past(rings: Any, start: int, dilation: int, position: int, weight: Any, off
     count, streams, double = ahead.shape
     channels = rings.shape[2]
     for step in range(count):
-        ahead[step] = offsets
+        for item in range(streams):
+            copy_row(offsets[item], ahead[step, item])
     slot = position % dilation
     first = min(count, dilation - slot)
     rows = rings[start + slot : start + slot + first].reshape(first * streams, channels)
@@ -53,7 +54,7 @@ def _past(rings: Any, start: int, dilation: int, position: int, weight: Any, off
         add_product(rows, weight, ahead[first:].reshape((count - first) * streams, double))
 
 
-past = kernel(_past, inline=True)
+past = kernel(_past)
 
 
 def _read_out(
@@ -66,7 +67,7 @@ def _read_out(
         for column in range(skips):
             skipped[item, column] = max(sums[item, channels + column], _ZERO)
             shown[item, column] = hidden_bias[column]
-        scores[item] = output_bias
+        copy_row(output_bias, scores[item])
     add_product(skipped, hidden, shown)
     for item in range(streams):
         for column in range(skips):
@@ -74,7 +75,7 @@ def _read_out(
     add_product(shown, output, scores)
 
 
-read_out = kernel(_read_out, inline=True)
+read_out = kernel(_read_out)
 
 
 def _pass_gates(gates: Any, gated: Any) -> None:
@@ -87,7 +88,7 @@ def _pass_gates(gates: Any, gated: Any) -> None:
             product[column] = fast_tanh(gate[column]) * sigmoid
 
 
-pass_gates = kernel(_pass_gates, inline=True)
+pass_gates = kernel(_pass_gates)
 
 
 def _generate(
@@ -105,8 +106,9 @@ def _generate(
     ahead = numpy.empty((layers, AHEAD, streams, 2 * channels), numpy.float32)
     for step in range(draws.shape[0]):
         for item in range(streams):
-            sums[item, :channels] = embedding[codes[item]]
-            sums[item, channels:] = _ZERO
+            copy_row(embedding[codes[item]], sums[item])
+            for column in range(channels, wide):
+                sums[item, column] = _ZERO
         for layer in range(layers):
             dilation = dilations[layer]
             count = min(dilation, AHEAD)
@@ -118,7 +120,7 @@ def _generate(
                 )  # fmt: skip
             gates, ring = ahead[layer, phase], rings[starts[layer] + position % dilation]
             for item in range(streams):
-                for column in range(channels):
+                for column in range(channels):  # the part of a row of sums that is the stream
                     ring[item, column] = sums[item, column]
             add_product(ring, taps_current[layer], gates)
             if extra.shape[0] > 0:
@@ -136,7 +138,7 @@ def _generate(
             )
             found[step, item] = codes[item]
             if logits.shape[0] > 0:
-                logits[step, item] = scores[item]
+                copy_row(scores[item], logits[step, item])
         position += 1
 
 

@@ -63,13 +63,15 @@ class WaveExamples:
             for start in range(0, recording.clip.frames, size)
         ]
         frames = [self.recordings[number].clip.frames - start for number, start in self.places]
-        self.lengths: NDArray[numpy.int64] = numpy.minimum(numpy.array(frames, dtype=numpy.int64), size)
+        self.predicted: NDArray[numpy.int64] = numpy.minimum(numpy.array(frames, dtype=numpy.int64), size)
+        seen = [min(start, context) if not shift else context if start else 0 for _, start in self.places]
+        self.lengths = self.predicted + numpy.array(seen, dtype=numpy.int64)  # the most that a batch has to hold
 
     def fetch(self, index: int, seed: int) -> Window:
         """Read window ``index``; only its samples are read from its file."""
         number, start = self.places[index]
         clip = self.recordings[number].clip
-        length = int(self.lengths[index])
+        length = int(self.predicted[index])
         if self.shift and start:  # the first window stays: how a clip begins is to be learnt too
             rng = numpy.random.default_rng(seed)
             start = int(rng.integers(0, clip.frames - length + 1))

@@ -218,12 +218,13 @@ class LocationAwareAttention(nn.Module):
         asked = self.query(queries)
         weights = memory.values.new_zeros(memory.mask.shape) if previous is None else previous
         found = []
-        for step in range(queries.size(1)):
+        for step in range(queries.size(1) if memory.mask.size(1) else 0):
             located = self.location(self.convolution(weights.unsqueeze(1)).transpose(1, 2))
             scores = self.score(torch.tanh(asked[:, step : step + 1] + memory.keys + located)).squeeze(2)
             weights = masked_softmax(scores, memory.mask).to(memory.values.dtype)
             found.append(weights)
-        stacked = torch.stack(found, dim=1) if found else memory.values.new_zeros(len(queries), 0, memory.mask.size(1))
+        shape = (*queries.shape[:2], memory.mask.size(1))  # without a query, or without anything to attend to
+        stacked = torch.stack(found, dim=1) if found else memory.values.new_zeros(shape)
         return Attended(torch.bmm(stacked, memory.values), stacked)
 
 

@@ -4,6 +4,9 @@ A message says which key or file (and line), what was given, what is allowed and
 Invariants of our own code are ``assert`` statements instead.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class SuiteError(ValueError):
     """Anything wrong with what was handed in: data, files, checkpoints. Exit status 1."""
@@ -23,6 +26,15 @@ class DataError(SuiteError):
 
 class CheckpointError(SuiteError):
     """A checkpoint that is damaged, foreign, or does not fit what was asked of it."""
+
+
+@contextmanager
+def said_of(part: str) -> Iterator[None]:
+    """Begin a UsageError from inside with the ``part`` of the settings that it is about: two parts may be alike."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{part}: {error}") from None
 
 
 def gather(problems: list[str], *, error: type[SuiteError] = DataError, limit: int = 5) -> None:

@@ -56,12 +56,15 @@ class Pooling(nn.Module):
         """Pool each row.
 
         Raises:
-            UsageError: not one length a row, or lengths beyond T (on a CPU, where looking costs nothing).
+            UsageError: not one length a row, or lengths outside 0 to T (on a CPU, where looking costs nothing).
         """
         if tuple(lengths.shape) != (outputs.size(0),):
             raise UsageError(f"lengths have shape {tuple(lengths.shape)}, expected one a row: ({outputs.size(0)},)")
-        if lengths.device.type == "cpu" and lengths.numel() and int(lengths.max()) > outputs.size(1):
-            raise UsageError(f"lengths reach {int(lengths.max())}, but the outputs have {outputs.size(1)} steps")
+        if lengths.device.type == "cpu" and lengths.numel():
+            if int(lengths.max()) > outputs.size(1):
+                raise UsageError(f"lengths reach {int(lengths.max())}, but the outputs have {outputs.size(1)} steps")
+            if int(lengths.min()) < 0:
+                raise UsageError(f"lengths go down to {int(lengths.min())}, allowed is 0 or more")
         if not outputs.size(1):  # a batch of nothing but empty rows
             outputs = outputs.new_zeros(outputs.size(0), 1, outputs.size(2))
         outputs = mask_steps(outputs, lengths)  # whatever stands at padding, NaN too, reaches nothing

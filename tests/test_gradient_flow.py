@@ -237,3 +237,23 @@ def test_callback_logs_the_losss_own_gradient(by_state: bool, tmp_path: Any) -> 
         "gradient-encoder-0000000.png",
         "gradient-encoder-0000002.png",
     ]
+
+
+def test_rows_that_begin_anew_are_measured_from_there() -> None:
+    torch.manual_seed(5)
+    encoder = RecurrentEncoder(D, H, options=RecurrentOptions(initial_state="input")).double()
+    inputs, state = torch.randn(2, T, D).double(), tuple(30 * torch.randn(2, 1, H).double() for _ in range(2))
+
+    def norms(given: Any, begins: Any, rows: int = 2) -> Tensor:
+        watch = Watch(torch.nn.ModuleDict({"encoder": encoder}))
+        encoder(inputs, None, given, None, begins).outputs[:, -1].sum().backward()
+        watch.close()
+        return watch.flows(rows=rows)["encoder"].norms
+
+    begins = torch.tensor([True, False])
+    anew, carried = norms(None, None), norms(state, None)
+    assert not torch.allclose(anew, carried)
+    torch.testing.assert_close(norms(state, torch.ones(2, dtype=torch.bool)), anew)
+    torch.testing.assert_close(norms(state, ~begins, rows=1), norms(state, None, rows=1))
+    torch.testing.assert_close(norms(state, begins, rows=1), norms(None, None, rows=1))
+    assert encoder.training

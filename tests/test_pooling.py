@@ -109,3 +109,5 @@ def test_errors() -> None:
         Pooling(3, bidirectional=True)
     with pytest.raises(UsageError, match="one a row"):
         Pooling(3)(torch.zeros(2, 4, 3), torch.ones(3, dtype=torch.long))
+    with pytest.raises(UsageError, match="lengths go down to -1, allowed is 0 or more"):
+        Pooling(3, kind="max")(torch.zeros(2, 4, 3), torch.tensor([-1, 2]))

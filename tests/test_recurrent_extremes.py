@@ -175,3 +175,39 @@ def test_without_lengths_every_row_is_full_and_other_things_are_refused() -> Non
         module(inputs.numpy())
     with pytest.raises(UsageError, match=r"^options are a dict, expected RecurrentOptions"):
         RecurrentEncoder(3, 4, options={"zoneout": 0.1})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_condition_counts_at_no_padding_however_large(cell: Any) -> None:
+    torch.manual_seed(2)
+    encoder = RecurrentEncoder(3, 4, cell=cell, condition_size=1, bidirectional=True).eval()
+    inputs, lengths, condition = torch.randn(3, 9, 3), torch.tensor([9, 4, 0]), torch.full((3, 1), 1e6)
+    once, each = encoder(inputs, lengths, condition=condition), encoder(inputs[1:2, :4], condition=condition[1:2])
+    for part, alone in zip(once.state[: encoder.num_states], each.state, strict=False):
+        torch.testing.assert_close(part[1:2], alone)
+    torch.testing.assert_close(once.outputs[1:2, :4], each.outputs)
+    condition[2] = torch.nan  # of a row without a step
+    encoder.zero_grad()
+    encoder(inputs, lengths, condition=condition).outputs.sum().backward()
+    assert all(
+        bool(parameter.grad.isfinite().all()) for parameter in encoder.parameters() if parameter.grad is not None
+    )
+
+
+@pytest.mark.parametrize("zoneout", [0.0, 0.2])
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_loss_of_nothing_has_a_gradient_of_zero(cell: Any, zoneout: float) -> None:
+    encoder = RecurrentEncoder(3, 4, cell=cell, options=RecurrentOptions(zoneout=zoneout))
+    for batch, steps in ((2, 0), (0, 5)):
+        encoded = encoder(torch.randn(batch, steps, 3), torch.zeros(batch, dtype=torch.long))
+        assert encoded.outputs.shape == (batch, steps, 4)
+        (encoded.outputs.sum() + encoded.state[0].sum()).backward()
+    assert all(not parameter.grad.any() for parameter in encoder.parameters() if parameter.grad is not None)
+
+
+def test_location_aware_attention_to_nothing_gives_zeros() -> None:
+    attention = LocationAwareAttention(3, 4, size=5, kernel_size=3)
+    memory = attention.prepare(torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.bool))
+    attended = attention(torch.randn(2, 6, 3), memory)
+    assert attended.weights.shape == (2, 6, 0)
+    assert torch.equal(attended.context, torch.zeros(2, 6, 4))

@@ -8,6 +8,7 @@ import torch
 
 from suite.errors import UsageError
 from suite.recurrent import CELLS, CellName, RecurrentEncoder, RecurrentOptions
+from suite.recurrent.config import EncoderConfig
 from tests.test_recurrent_cells import RAGGED, D, H, T
 
 
@@ -64,3 +65,28 @@ def test_a_state_of_another_cell_is_refused() -> None:
         gru(inputs, RAGGED, lstm(inputs, RAGGED).state)
     with pytest.raises(UsageError, match="expected 2 of"):
         lstm(inputs, RAGGED, gru(inputs, RAGGED).state)
+
+
+def test_refuses_what_is_no_state_no_condition_and_no_beginning() -> None:
+    encoder = RecurrentEncoder(D, H, cell="lstm", bidirectional=True, condition_size=2)
+    inputs, state = torch.randn(4, T, D), tuple(torch.zeros(4, 2, H) for _ in range(2))
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"begins": torch.tensor([True, False])}, r"begins has shape \(2,\), expected \(4,\) or \(4, 2\)"),
+        ({"begins": torch.ones(4, 3, dtype=torch.bool)}, r"begins has shape \(4, 3\), expected \(4,\) or \(4, 2\)"),
+        ({"begins": torch.ones(4, dtype=torch.long)}, "begins is int64, expected a torch.Tensor of bool"),
+        ({"begins": [True] * 4}, "begins is a list, expected a torch.Tensor of bool"),
+        ({"begins": torch.tensor([True]), "state": None}, r"begins has shape \(1,\)"),
+        ({"state": (None, None)}, r"the state has a NoneType in it, expected 2 tensors of \(4, 2, "),
+        ({"condition": [1.0, 2.0]}, "the condition is a list, expected a torch.Tensor"),
+        ({"lengths": RAGGED.to(torch.complex64)}, "lengths are complex64, expected whole numbers"),
+        ({"lengths": RAGGED.to(torch.uint16)}, "lengths are uint16, expected whole numbers"),
+    ]
+    for given, message in cases:
+        with pytest.raises(UsageError, match=message):
+            encoder(inputs, **{"lengths": RAGGED, "state": state, **given})
+
+
+def test_settings_are_refused_by_the_name_of_their_part() -> None:
+    config = EncoderConfig(options=RecurrentOptions(zoneout=1.5))
+    with pytest.raises(UsageError, match=r"^model\.encoder: zoneout is 1\.5, allowed is 0 up to but not including 1$"):
+        config.build(3)

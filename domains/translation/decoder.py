@@ -61,7 +61,7 @@ class AttentionDecoder(nn.Module):
         own = ("residual", "initial_state", "activation_penalty", "temporal_penalty")
         if given := [name for name in own if getattr(options, name) != getattr(RecurrentOptions(), name)]:
             raise UsageError(
-                f"decoder.options: {', '.join(given)} cannot be chosen for a decoder (its upper layers add to what is "
+                f"{', '.join(given)} cannot be chosen for a decoder (its upper layers add to what is "
                 "below them, its first state comes over the bridge, penalties are the encoder's): leave it out"
             )
         self.lower = RecurrentEncoder(input_size, hidden, cell=config.cell, options=options)

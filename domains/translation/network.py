@@ -10,7 +10,7 @@ from domains.translation.decoder import AttentionDecoder, Bridge, BridgeKind, De
 from suite.attention import AttentionKind, Memory, build_attention
 from suite.dropout import Dropout
 from suite.embedding import build_embedding
-from suite.errors import UsageError
+from suite.errors import UsageError, said_of
 from suite.recurrent import Encoded, EncoderConfig, State
 from suite.sequence import length_mask
 from suite.vocabulary import PAD
@@ -50,7 +50,7 @@ class Translator(nn.Module):
             raise UsageError("tie all needs one vocabulary for both languages: use --data.vocabulary.joint true")
         for name in ("hidden_size", "num_layers"):
             if (given := getattr(config.decoder, name)) < 1:
-                raise UsageError(f"decoder.{name} is {given}, allowed is 1 or more")
+                raise UsageError(f"model.decoder.{name} is {given}, allowed is 1 or more")
         drop, tied = config.embedding_dropout, config.tie == "all"
         self.target_embedding = build_embedding(target_size, size, padding=PAD, dropout=drop)
         self.source_embedding = (
@@ -59,9 +59,10 @@ class Translator(nn.Module):
         self.encoder = encoder.build(size, dropout=config.dropout)
         memory_size, hidden = self.encoder.output_size, config.decoder.hidden_size
         attention = build_attention(config.attention, hidden, memory_size, num_heads=config.num_heads)
-        self.decoder = AttentionDecoder(
-            size, memory_size, config=config.decoder, attention=attention, dropout=config.dropout
-        )
+        with said_of("model.decoder"):
+            self.decoder = AttentionDecoder(
+                size, memory_size, config=config.decoder, attention=attention, dropout=config.dropout
+            )
         self.bridge = Bridge(config.bridge, self.encoder, config=config.decoder, num_states=self.decoder.num_states)
         self.to_embedding = nn.Linear(hidden, size) if hidden != size else nn.Identity()
         self.output_bias = nn.Parameter(torch.zeros(target_size))

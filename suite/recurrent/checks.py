@@ -6,6 +6,8 @@ from torch import Tensor
 from suite.errors import UsageError
 from suite.recurrent.unroll import State
 
+_WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
 
 def check_inputs(inputs: Tensor, lengths: Tensor | None, *, input_size: int, weight: Tensor) -> Tensor:
     """The lengths, T for each row where none are given.
@@ -28,7 +30,7 @@ def check_inputs(inputs: Tensor, lengths: Tensor | None, *, input_size: int, wei
         )
     if lengths is None:
         return torch.full((inputs.size(0),), inputs.size(1), dtype=torch.long, device=inputs.device)
-    if lengths.is_floating_point() or lengths.dtype == torch.bool:
+    if lengths.dtype not in _WHOLE:
         raise UsageError(f"lengths are {_name(lengths)}, expected whole numbers")
     if tuple(lengths.shape) != (inputs.size(0),):
         raise UsageError(f"lengths have shape {tuple(lengths.shape)}, expected one a row: ({inputs.size(0)},)")
@@ -48,6 +50,9 @@ def check_state(state: State, *, shape: tuple[int, int, int], count: int, counts
     Raises:
         UsageError: naming what was given.
     """
+    others = [type(part).__name__ for part in state if not isinstance(part, Tensor)]
+    if others:
+        raise UsageError(f"the state has a {others[0]} in it, expected {count} tensors of {shape}")
     given = [tuple(part.shape) for part in state]
     counted = counts_steps and len(given) > count and given[-1] == (*shape[:2], 1)
     parts = given[:-1] if counted else given
@@ -55,6 +60,19 @@ def check_state(state: State, *, shape: tuple[int, int, int], count: int, counts
         raise UsageError(f"the state has shapes {given}, expected {count} of {shape}")
     if not all(part.is_floating_point() for part in state):
         raise UsageError(f"the state is of {state[0].dtype}, expected a floating type")
+
+
+def check_begins(begins: Tensor, *, shape: tuple[int, int]) -> None:
+    """Refuse ``begins`` that are not bool, ``(B,)`` or ``(B, N)``.
+
+    Raises:
+        UsageError: naming what was given.
+    """
+    if not isinstance(begins, Tensor) or begins.dtype != torch.bool:
+        shown = _name(begins) if isinstance(begins, Tensor) else f"a {type(begins).__name__}"
+        raise UsageError(f"begins is {shown}, expected a torch.Tensor of bool")
+    if tuple(begins.shape) not in (shape[:1], shape):
+        raise UsageError(f"begins has shape {tuple(begins.shape)}, expected {shape[:1]} or {shape}")
 
 
 def _name(tensor: Tensor) -> str:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from suite.errors import said_of
 from suite.recurrent.encoder import RecurrentEncoder
 from suite.recurrent.options import CellName, RecurrentOptions
 
@@ -25,13 +26,18 @@ class EncoderConfig:
     options: RecurrentOptions = field(default_factory=RecurrentOptions)
 
     def build(self, input_size: int, *, dropout: float = 0.0) -> RecurrentEncoder:
-        """An encoder of these settings; ``dropout`` stands between its layers."""
-        return RecurrentEncoder(
-            input_size,
-            self.hidden_size,
-            cell=self.cell,
-            num_layers=self.num_layers,
-            bidirectional=self.bidirectional,
-            dropout=dropout,
-            options=self.options,
-        )
+        """An encoder of these settings; ``dropout`` stands between its layers.
+
+        Raises:
+            UsageError: as ``RecurrentEncoder``, beginning with the name of this group of settings.
+        """
+        with said_of("model.encoder"):
+            return RecurrentEncoder(
+                input_size,
+                self.hidden_size,
+                cell=self.cell,
+                num_layers=self.num_layers,
+                bidirectional=self.bidirectional,
+                dropout=dropout,
+                options=self.options,
+            )

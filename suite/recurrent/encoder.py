@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from suite.errors import UsageError
 from suite.recurrent.build import RecurrentLayer, build_layer, reset_layer
-from suite.recurrent.checks import check_inputs, check_state
+from suite.recurrent.checks import check_begins, check_inputs, check_state
 from suite.recurrent.dropout import StepDropout
 from suite.recurrent.options import CellName, RecurrentOptions
 from suite.recurrent.penalties import activation_penalty, temporal_penalty
@@ -144,19 +144,21 @@ class RecurrentEncoder(nn.Module):
         place of ``state``.
 
         Raises:
-            UsageError: inputs, a state or a condition of another size or type than this encoder's, lengths outside 0
-                to T, or not one length a row.
+            UsageError: inputs, a state, a condition or begins of another size or type than this encoder's, lengths
+                outside 0 to T, or not one length a row.
         """
-        lengths = self._check(inputs, lengths, state).long()
+        lengths = self._check(inputs, lengths, state, begins).long()
         # Whatever stands at padding, not even NaN may reach a gradient or a saturated gate. (Asking whether there is
         # any would stop an accelerator.)
-        if inputs.device.type != "cpu" or not bool((lengths == inputs.size(1)).all()):
+        ragged = inputs.device.type != "cpu" or not bool((lengths == inputs.size(1)).all())
+        context = self._context(inputs, condition)
+        if ragged:
             inputs = mask_steps(inputs, lengths)
-        context = self._context(inputs, lengths, condition)
+            context = None if context is None else mask_steps(context, lengths)
         if state is None:
             state = self.initial(inputs, lengths)
         elif begins is not None:
-            state = self._begin(state, begins, inputs, lengths)
+            state = self.begin(state, begins, inputs, lengths)
         inputs = self.input_dropout(inputs)
         finals: list[State] = []
         for number in range(self.num_layers):
@@ -175,8 +177,8 @@ class RecurrentEncoder(nn.Module):
         dropped = self.output_dropout(inputs)
         return Encoded(dropped, stacked, lengths, None if dropped is inputs else inputs)
 
-    def _begin(self, state: State, begins: Tensor, inputs: Tensor, lengths: Tensor) -> State:
-        """The given state, and the encoder's own first one where a row begins."""
+    def begin(self, state: State, begins: Tensor, inputs: Tensor, lengths: Tensor) -> State:
+        """The given ``state``, and the encoder's own first one where ``begins``; all as ``forward`` takes them."""
         where = (begins if begins.dim() == 2 else begins.unsqueeze(1)).unsqueeze(2)
         first = self.initial(inputs, lengths) or ()
         missing = (None,) * (
@@ -213,7 +215,7 @@ class RecurrentEncoder(nn.Module):
         assert start is not None
         return torch.cat(outputs, dim=1), start
 
-    def _context(self, inputs: Tensor, lengths: Tensor, condition: Tensor | None) -> Tensor | None:
+    def _context(self, inputs: Tensor, condition: Tensor | None) -> Tensor | None:
         """The condition at every step, ``(B, T, C)``."""
         batch, steps = inputs.shape[:2]
         if not self.condition_size:
@@ -223,18 +225,21 @@ class RecurrentEncoder(nn.Module):
         if condition is None:
             return inputs.new_zeros(batch, steps, self.condition_size)
         allowed = ((batch, self.condition_size), (batch, steps, self.condition_size))
+        if not isinstance(condition, Tensor):
+            raise UsageError(f"the condition is a {type(condition).__name__}, expected a torch.Tensor")
         if tuple(condition.shape) not in allowed:
             raise UsageError(
                 f"the condition has shape {tuple(condition.shape)}, allowed are {allowed[0]} and {allowed[1]}"
             )
-        if condition.dim() == 3:
-            return mask_steps(condition, lengths).to(inputs.dtype)
-        return condition.to(inputs.dtype).unsqueeze(1).expand(-1, steps, -1)
+        condition = condition.to(inputs.dtype)
+        return condition if condition.dim() == 3 else condition.unsqueeze(1).expand(-1, steps, -1)
 
-    def _check(self, inputs: Tensor, lengths: Tensor | None, state: State | None) -> Tensor:
+    def _check(self, inputs: Tensor, lengths: Tensor | None, state: State | None, begins: Tensor | None) -> Tensor:
         """The lengths, full ones where none are given."""
         lengths = check_inputs(inputs, lengths, input_size=self.input_size, weight=next(self.layers.parameters()))
+        shape = (inputs.size(0), len(self.layers), self.hidden_size)
+        if begins is not None:
+            check_begins(begins, shape=shape[:2])
         if state is not None:
-            shape = (inputs.size(0), len(self.layers), self.hidden_size)
             check_state(state, shape=shape, count=self.num_states, counts_steps=self.cell == "batchnorm_lstm")
         return lengths

@@ -93,7 +93,9 @@ class FusedLayer(nn.Module):
         weight where some of it is dropped.
         """
         if not inputs.size(1):
-            zeros = inputs.new_zeros(len(inputs), self.rnn.hidden_size)
+            # Sums of nothing: a loss of a batch without a step has a gradient, zero, as with any other cell.
+            nothing = inputs.sum() + torch.stack([weight[:0].sum() for weight in self.rnn.parameters()]).sum()
+            zeros = inputs.new_zeros(len(inputs), self.rnn.hidden_size) + nothing.to(inputs.dtype)
             return zeros.unsqueeze(1)[:, :0], (zeros,) * self.num_states if state is None else state
         if state is not None and not torch.is_autocast_enabled(inputs.device.type):
             state = tuple(part.to(inputs.dtype) for part in state)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from suite.errors import UsageError
 from suite.recurrent.encoder import Encoded, RecurrentEncoder
 from suite.recurrent.gradient_flow import GradientFlow, gradient_by_lag, gradient_each_way, gradient_figure
+from suite.recurrent.unroll import State
 from suite.tracking import log_image
 
 ROWS, MAX_STEPS = 4, 500
@@ -40,7 +41,7 @@ class Watch:
             if encoded.outputs.requires_grad:
                 encoded.outputs.retain_grad()
                 encoded.state[0].retain_grad()  # what reads the last state alone has its gradient here
-                given = dict(zip(("inputs", "lengths", "state", "condition"), args, strict=False)) | kwargs
+                given = dict(zip(("inputs", "lengths", "state", "condition", "begins"), args, strict=False)) | kwargs
                 self._seen[name] = _Seen(cast(RecurrentEncoder, encoder), given, encoded)
 
         return keep
@@ -63,9 +64,9 @@ class Watch:
             slopes = seen.encoded.outputs.grad, seen.encoded.state[0].grad
             if not len(chosen) or all(slope is None for slope in slopes):
                 continue
-            state, condition = seen.given.get("state"), seen.given.get("condition")
+            condition = seen.given.get("condition")
             settings: dict[str, Any] = {
-                "state": None if state is None else tuple(part[chosen].detach() for part in state),
+                "state": _start(seen, chosen),
                 "condition": None if condition is None else condition[chosen],
                 "probe": _last_slopes(seen, chosen),
                 "max_steps": max_steps,
@@ -75,6 +76,23 @@ class Watch:
             ways = {"": flow} if isinstance(flow, GradientFlow) else flow
             found |= {".".join(filter(None, (name, way))): each for way, each in ways.items()}
         return found
+
+
+def _start(seen: _Seen, rows: Tensor) -> State | None:
+    """The state that ``rows`` began from, where one was handed in: their own first one where they were to begin."""
+    state, begins = seen.given.get("state"), seen.given.get("begins")
+    if state is None:
+        return None
+    state = tuple(part[rows].detach() for part in state)
+    if begins is None:
+        return state
+    training = seen.encoder.training
+    try:
+        seen.encoder.eval()  # as it is measured
+        with torch.no_grad():
+            return seen.encoder.begin(state, begins[rows], seen.given["inputs"][rows], seen.encoded.lengths[rows])
+    finally:
+        seen.encoder.train(training)
 
 
 def _last_slopes(seen: _Seen, rows: Tensor) -> Tensor:

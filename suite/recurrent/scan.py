@@ -83,7 +83,7 @@ def _blocked(decay: Tensor, inputs: Tensor, start: Tensor) -> Tensor:
         carried[:, block] = state
         state = torch.addcmul(states[:, block, -1], decays[:, block, -1], state)
     states.addcmul_(decays, carried.unsqueeze(2))
-    return states.view(batch, -1, size)[:, :steps]
+    return states.view(batch, blocks * length, size)[:, :steps]
 
 
 def _scan(decay: Tensor, inputs: Tensor, start: Tensor) -> Tensor:

@@ -1,7 +1,10 @@
 """Optional machine code for CPU loops: numba where it is installed, and a word of its own where it is not."""
 
+import hashlib
 import importlib.util
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 AVAILABLE = importlib.util.find_spec("numba") is not None
@@ -19,9 +22,32 @@ def kernel(function: Callable[..., Any], *, inline: bool = False) -> Callable[..
     if inline:
         return numba.njit(inline="always", **options)(function)
     try:
-        return numba.njit(cache=True, **options)(function)
+        return stamped(numba.njit(cache=True, **options)(function))
     except RuntimeError:  # no folder to cache in
         return numba.njit(**options)(function)
+
+
+def stamped(compiled: Any) -> Any:
+    """``compiled``, a cached kernel, so that what is on disk counts only for the same sources and kind of CPU.
+
+    Numba asks whether the file of the function itself has changed, not those of the kernels that it calls; and these
+    are part of its machine code, which then would write outside its arrays.
+    """
+    file = compiled._cache._cache_file
+    file._source_stamp = (file._source_stamp, _sources(Path(compiled.py_func.__code__.co_filename).parent))
+    return compiled
+
+
+@cache
+def _sources(folder: Path) -> str:
+    """A digest of all modules beside this one and in ``folder``, and the vectors that there are."""
+    import torch
+
+    digest = hashlib.sha256(torch.backends.cpu.get_cpu_capability().encode())
+    for place in (Path(__file__).parent, folder):
+        for path in sorted(place.glob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _copy_row(source: Any, target: Any) -> None:

@@ -12,6 +12,7 @@ import soundfile
 
 from domains.audio import generate
 from suite.kernels import AVAILABLE
+from suite.tiles import LANES
 from tests.commands import QUIET, Ran, assert_one_line, run, shared
 from tests.test_audio_data import rows_of, write_files, write_manifest
 
@@ -182,7 +183,6 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     assert_one_line(ran, 1, "0000.wav", "cannot be written")
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs /proc")
 def test_files_are_not_written_over_unasked(tmp_path: Path) -> None:
     flags = ("--condition", "who=a", "kind=x", "--seconds", 0.02)
     assert predict(tmp_path / "out", *flags, "--count", 1).status == 0
@@ -196,6 +196,30 @@ def test_files_are_not_written_over_unasked(tmp_path: Path) -> None:
     assert files[0].read_bytes() != first
 
 
+def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
+    assert predict(tmp_path / "out", "--seconds", 0.05).status == 0
+    broken = numpy.zeros(400, dtype=numpy.float32)
+    broken[100] = numpy.nan
+    soundfile.write(tmp_path / "nan.wav", broken, 8000, subtype="FLOAT")
+    before = (tmp_path / "out" / "0000.wav").read_bytes()
+    ran = predict(tmp_path / "out", "--mel_from", tmp_path / "nan.wav", "--overwrite", name="mel")
+    assert_one_line(ran, 1, "nan.wav")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["0000.wav"]
+    assert (tmp_path / "out" / "0000.wav").read_bytes() == before
+    own = tmp_path / "out" / "0000.wav"
+    assert predict(tmp_path / "out", "--mel_from", own, "--overwrite", name="mel").status == 0
+    assert soundfile.info(own).frames == 400
+
+
+def test_threads_share_the_files_of_a_command(tmp_path: Path) -> None:
+    flags = ("--seconds", 0.05, "--count", 2 * LANES + 1)
+    for name, threads in (("one", 1), ("two", 2)):
+        assert predict(tmp_path / name, *flags, "--threads", threads).status == 0
+    for one, other in zip(waves(tmp_path / "one"), waves(tmp_path / "two"), strict=True):
+        assert numpy.array_equal(one, other)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs /proc")
 def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
 
     def peak() -> int:

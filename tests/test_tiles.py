@@ -1,5 +1,9 @@
 """Products in tiles against torch's, in every width and for vectors of another CPU; the exponential of draws."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -83,3 +87,27 @@ def test_the_exponential_of_draws_is_exact_to_the_last_digits() -> None:
     numpy.testing.assert_allclose(found, numpy.exp(values), rtol=2e-15)
     all_of(numpy.array([-1e4, -numpy.inf]), found[:2])
     assert (found[:2] < 1e-300).all()
+
+
+def test_machine_code_on_disk_counts_for_the_same_sources_alone(tmp_path: Path) -> None:
+    """Numba looks at the file of a function alone, not at those of the kernels that are compiled into it."""
+    root = Path(__file__).parents[1]
+    for name in ("kernels.py", "inner.py", "outer.py", "__init__.py"):
+        (tmp_path / "suite").mkdir(exist_ok=True)
+        (tmp_path / "suite" / name).write_text((root / "suite" / "kernels.py").read_text() if "kernels" in name else "")
+    (tmp_path / "suite" / "outer.py").write_text(
+        "from suite.inner import inner\nfrom suite.kernels import kernel\n\n"
+        "def _outer(x):\n    return inner(x)\n\nouter = kernel(_outer)\n"
+    )
+    code = "from suite.outer import outer; print(outer(1), sum(outer.stats.cache_hits.values()))"
+    found = []
+    for value in (1, 1, 2):
+        text = f"from suite.kernels import kernel\n\ndef _inner(x):\n    return {value}\n\ninner = kernel(_inner)\n"
+        if (tmp_path / "suite" / "inner.py").read_text() != text:
+            (tmp_path / "suite" / "inner.py").write_text(text)
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+        ran = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        )
+        found.append(ran.stdout.split())
+    assert found == [["1", "0"], ["1", "1"], ["2", "0"]]

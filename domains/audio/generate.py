@@ -42,7 +42,11 @@ def generate_files(
     sources = [numpy.random.Generator(numpy.random.PCG64(request.seed)) for request in requests]
     steps = max(request.steps for request in requests)
     with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(write_header(request.path, rate=rate)) for request in requests]
+        # Under another name until they are whole: an error leaves what was there before.
+        parts = [request.path.with_name(f".{request.path.name}.part") for request in requests]
+        for part in parts:
+            stack.callback(part.unlink, missing_ok=True)
+        files = [stack.enter_context(write_header(part, rate=rate)) for part in parts]
         for begin, count in _parts(steps, streams=len(requests), rate=rate):
             local = _local(network, source, assets["mel"], begin, begin + count, streams=len(requests), device=device)
             draws = torch.from_numpy(numpy.stack([each.random(count) for each in sources], axis=1))
@@ -50,6 +54,9 @@ def generate_files(
             waves = mu_law_decode(codes, assets["classes"]).numpy()
             for number, (request, file) in enumerate(zip(requests, files, strict=True)):
                 _write(file, waves[: max(0, request.steps - begin), number], request.path)
+        for file, part, request in zip(files, parts, requests, strict=True):
+            file.close()
+            _rename(part, request.path)
     return [
         {
             "index": request.number,
@@ -112,6 +119,13 @@ def _local(
     upsampled = network.upsample(frames.unsqueeze(0), end - start)
     assert upsampled is not None
     return upsampled[0, begin - start :].unsqueeze(1).expand(-1, streams, -1)
+
+
+def _rename(part: Path, path: Path) -> None:
+    try:
+        part.replace(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror}): choose another --output") from None
 
 
 def _write(file: Any, samples: Any, path: Path) -> None:

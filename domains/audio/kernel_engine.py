@@ -20,7 +20,8 @@ class KernelEngine:
         self.loops: list[Loop] = []
         for part in self.parts:
             own = weights._replace(offsets=weights.offsets[:, part].contiguous())
-            self.loops.append(FewStreams(own) if part.stop <= FEW else StreamGroup(own))
+            self.loops.append(FewStreams(own) if part.stop - part.start <= FEW else StreamGroup(own))
+        self.classes = len(weights.output_bias)
         self.threads = min(threads, len(self.parts))
 
     @torch.no_grad()
@@ -34,27 +35,28 @@ class KernelEngine:
         logits: Tensor | None = None,
     ) -> Tensor:
         """Go on by T steps: see ``Stepper``."""
-        found = torch.empty(draws.shape, dtype=torch.long)
+        # Machine code reads where it is told to.
+        assert local is None or local.shape[:2] == draws.shape, "a local condition for every step and stream"
+        assert forced is None or not forced.numel() or 0 <= int(forced.min()) <= int(forced.max()) < self.classes
 
-        def go_on(part: slice, loop: Loop) -> None:
-            codes, scores = loop.run(
+        def go_on(part: slice, loop: Loop) -> tuple[Tensor, Tensor]:
+            return loop.run(
                 draws[:, part],
                 temperature=temperature,
                 local=None if local is None else local[:, part],
                 forced=None if forced is None else forced[:, part],
                 with_logits=logits is not None,
             )
-            found[:, part] = codes
-            if logits is not None:
-                logits[:, part] = scores
 
         if self.threads == 1:
-            for part, loop in zip(self.parts, self.loops, strict=True):
-                go_on(part, loop)
+            results = [go_on(part, loop) for part, loop in zip(self.parts, self.loops, strict=True)]
         else:
             with ThreadPoolExecutor(self.threads) as pool:
-                list(pool.map(go_on, self.parts, self.loops))
-        return found
+                results = list(pool.map(go_on, self.parts, self.loops))
+        # Put together here: in inference mode, which is a thread's own, others may not write to this thread's tensors.
+        if logits is not None:
+            torch.cat([scores for _, scores in results], dim=1, out=logits)
+        return torch.cat([codes for codes, _ in results], dim=1)
 
 
 def split_streams(streams: int, threads: int) -> list[slice]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from domains.text import corpora, sample
-from suite.errors import DataError, UsageError
+from suite.errors import DataError, UsageError, gather
 from suite.folders import class_files
 from suite.folds import Indices, fold_parts, hold_out, hold_out_equally, refuse_shared_groups, whole_groups
 from suite.sources import read_lines, read_table
@@ -44,10 +44,17 @@ class Files:
             if self.group_column is not None:
                 raise UsageError(f"data.group_column is for tables, and {path} is a folder: leave it out")
             found = class_files(path, endings=(".txt", ".txt.gz"))
+            if {label for _, label in found} & {"train"}:
+                raise DataError(
+                    f"{path}: has a folder train, which would be a class: give the folders of classes inside, "
+                    f"--data.train {Path(path) / 'train'} and --data.test likewise"
+                )
             return [Row("\n".join(read_lines(file)) if file.stat().st_size else "", label) for file, label in found]
         columns = [*self.text_columns, self.label_column, *([self.group_column] if self.group_column else [])]
         count = len(self.text_columns)
         rows = read_table(path, columns=columns)
+        gather([f"{path}, row {number}: {self.label_column} is empty" for number, row in enumerate(rows, start=1)
+                if not row[count].strip()])  # fmt: skip
         return [Row(" ".join(row[:count]), row[count], row[count + 1] if self.group_column else None) for row in rows]
 
 

@@ -1,8 +1,7 @@
 """Building blocks of compiled kernels: exponentials that become vector instructions, sums over a row.
 
 float32 is within 3e-7 relative of the exact value; float64 calls the C library. Compiled code is cached beside this
-file, or in Numba's cache folder where that cannot be written; the first use on a machine takes some seconds. (The cache
-knows changes of the file that a kernel stands in alone: after a change here, empty ``__pycache__``.)
+file, or in Numba's cache folder where that cannot be written; the first use on a machine takes some seconds.
 """
 
 import math
@@ -12,6 +11,8 @@ from typing import Any
 import numpy as np
 from numba import njit, types
 from numba.extending import overload
+
+from suite.kernels import stamped
 
 _HALF, _ONE, _TWO = np.float32(0.5), np.float32(1.0), np.float32(2.0)
 _LOG2E = np.float32(1.0 / math.log(2.0))
@@ -28,7 +29,7 @@ def compiled(function: Callable[..., Any], *, fastmath: Any = frozenset({"contra
     """The function compiled for its arguments' types when it is first called."""
     options: dict[str, Any] = {"fastmath": set(fastmath), "error_model": "numpy", "nogil": True}
     try:
-        return njit(cache=True, **options)(function)
+        return stamped(njit(cache=True, **options)(function))
     except RuntimeError:  # no folder that can be written
         return njit(**options)(function)
 

@@ -11,6 +11,7 @@ from torchaudio.functional import resample
 
 from domains.audio.files import FileClip, open_clips
 from domains.audio.mel import MARGIN, MelConfig, mel_frames
+from domains.audio.recordings import own
 from suite.errors import DataError
 
 
@@ -133,3 +134,13 @@ def test_spectrum_frames_of_a_part_are_those_of_the_whole(tmp_path: Path) -> Non
         part = mel_frames(clip, start, stop, config=config)
         first = start // 64
         torch.testing.assert_close(part, whole[:, first : first + part.size(1)], rtol=0, atol=1e-5)
+
+
+def test_files_of_other_kinds_in_a_folder_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a.wav", "b.aiff", "c.m4a", ".hidden.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    found = own(str(tmp_path), conditions=[], path_column="path", split_column=None, group_column=None)
+    assert [item.path.name for item in found[""]] == ["a.wav"]
+    said = capsys.readouterr().err
+    assert "2 file(s) end in something else than " in said
+    assert "b.aiff" in said

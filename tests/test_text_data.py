@@ -285,3 +285,15 @@ def test_classes_are_counted_in_the_texts_at_hand_though_the_assets_are_from_els
     data = data_of(path, held_out=0.1, assets=source)
     data.renew_assets()
     assert data.assets == made
+
+
+def test_splits_are_no_classes_and_no_label_is_empty(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for label in ("good", "bad"):
+            (tmp_path / "all" / split / label).mkdir(parents=True)
+            (tmp_path / "all" / split / label / "0.txt").write_text("some words")
+    with pytest.raises(DataError, match=r"all: has a folder train, which would be a class: .*--data.train .*all/train"):
+        _ = data_of(tmp_path / "all").assets
+    (tmp_path / "t.csv").write_text("text,label\none,good\ntwo,\nthree, \nfour,bad\n")
+    with pytest.raises(DataError, match=r"t.csv, row 2: label is empty; .*t.csv, row 3: label is empty"):
+        _ = data_of(tmp_path / "t.csv").assets

@@ -130,8 +130,15 @@ def _folder(folder: Path, conditions: Sequence[str]) -> dict[str, list[Item]]:
             "with a column for each)"
         )
     found: dict[str, list[Item]] = {}
-    paths = (path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and not is_hidden(path, folder))
-    for path in sorted(paths):
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not is_hidden(path, folder))
+    paths = [path for path in files if path.suffix.lower() in ENDINGS]
+    others = [path for path in files if path.suffix.lower() not in ENDINGS]
+    if others and paths:
+        notice(
+            f"data: {folder}: {len(others)} file(s) end in something else than {', '.join(ENDINGS)} and are left out "
+            f"(first {others[0]})"
+        )
+    for path in paths:
         top = path.relative_to(folder).parts[0]
         split = top if top in ("train", "val", "test") else ""
         found.setdefault(split, []).append(Item(path, {"folder": path.parent.name} if conditions else {}))

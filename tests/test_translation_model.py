@@ -287,5 +287,5 @@ def test_penalties_of_the_encoder_are_in_the_training_loss() -> None:
 def test_the_decoder_refuses_what_is_not_its_to_choose() -> None:
     for name, value in (("residual", True), ("initial_state", "learned"), ("temporal_penalty", 0.1)):
         options = RecurrentOptions(**{name: value})  # type: ignore[arg-type]
-        with pytest.raises(UsageError, match=f"decoder.options: {name} cannot be chosen for a decoder"):
+        with pytest.raises(UsageError, match=rf"^model\.decoder: {name} cannot be chosen for a decoder"):
             module_of(decoder=DecoderConfig(options=options))

@@ -2,12 +2,14 @@
 
 import hashlib
 import importlib.util
+import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-AVAILABLE = importlib.util.find_spec("numba") is not None
+# Without its compiler numba would run the loops as plain Python, thousands of times slower than torch.
+AVAILABLE = importlib.util.find_spec("numba") is not None and os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
 # NaN and infinity keep their meaning: a run that diverges must not look healthy.
 _FAST = {"contract", "reassoc", "arcp", "nsz"}
 
@@ -19,34 +21,37 @@ def kernel(function: Callable[..., Any], *, inline: bool = False) -> Callable[..
     import numba
 
     options: dict[str, Any] = {"fastmath": _FAST, "error_model": "numpy", "nogil": True}
-    if inline:
-        return numba.njit(inline="always", **options)(function)
-    try:
-        return stamped(numba.njit(cache=True, **options)(function))
-    except RuntimeError:  # no folder to cache in
-        return numba.njit(**options)(function)
+    return numba.njit(inline="always", **options)(function) if inline else compiled(function, options)
 
 
-def stamped(compiled: Any) -> Any:
-    """``compiled``, a cached kernel, so that what is on disk counts only for the same sources and kind of CPU.
+def compiled(function: Callable[..., Any], options: dict[str, Any]) -> Any:
+    """``function`` by numba with ``options``, kept on disk where that can be written, for the same sources and CPU.
 
     Numba asks whether the file of the function itself has changed, not those of the kernels that it calls; and these
     are part of its machine code, which then would write outside its arrays.
     """
-    file = compiled._cache._cache_file
-    file._source_stamp = (file._source_stamp, _sources(Path(compiled.py_func.__code__.co_filename).parent))
-    return compiled
+    import numba
+
+    try:
+        found = numba.njit(cache=True, **options)(function)
+        file = found._cache._cache_file
+        file._source_stamp = (file._source_stamp, _sources(Path(function.__code__.co_filename).parent))
+        return found
+    except (RuntimeError, AttributeError):  # no folder to cache in; nothing compiled, or stamps kept elsewhere
+        return numba.njit(**options)(function)
 
 
 @cache
 def _sources(folder: Path) -> str:
-    """A digest of all modules beside this one and in ``folder``, and the vectors that there are."""
+    """A digest of the modules with kernels beside this one and in ``folder``, and the vectors that there are."""
     import torch
 
     digest = hashlib.sha256(torch.backends.cpu.get_cpu_capability().encode())
-    for place in (Path(__file__).parent, folder):
+    for place in sorted({Path(__file__).parent, folder}):
         for path in sorted(place.glob("*.py")):
-            digest.update(path.read_bytes())
+            content = path.read_bytes()
+            if b"numba" in content or b"suite.kernels" in content or b"vector_math" in content:
+                digest.update(content)
     return digest.hexdigest()
 
 

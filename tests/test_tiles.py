@@ -111,3 +111,10 @@ def test_machine_code_on_disk_counts_for_the_same_sources_alone(tmp_path: Path) 
         )
         found.append(ran.stdout.split())
     assert found == [["1", "0"], ["1", "1"], ["2", "0"]]
+
+
+def test_without_its_compiler_the_torch_engine_is_taken() -> None:
+    code = "from suite.kernels import AVAILABLE; import domains.audio.engines, suite.recurrent; print(AVAILABLE)"
+    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["False"]

@@ -87,7 +87,7 @@ def one_stream(*, rounds: int) -> Row:
 
 
 def many_streams(*, rounds: int, streams: int = 64, threads: int = 2) -> Row:
-    """Streams of one command on two threads, as ``predict`` shares them out, against one thread."""
+    """Streams of one command on two threads, as ``predict --threads 2`` shares them out, against one thread."""
     network, steps, before = _module().network, 1000, torch.get_num_threads()
     draws, conditions = torch.rand(steps, streams, dtype=torch.float64), torch.zeros(streams, 0, dtype=torch.long)
     engines = []

@@ -44,7 +44,7 @@ class Files:
             if self.group_column is not None:
                 raise UsageError(f"data.group_column is for tables, and {path} is a folder: leave it out")
             found = class_files(path, endings=(".txt", ".txt.gz"))
-            if {label for _, label in found} & {"train"}:
+            if {"train"} <= {label for _, label in found} <= set(SPLITS):
                 raise DataError(
                     f"{path}: has a folder train, which would be a class: give the folders of classes inside, "
                     f"--data.train {Path(path) / 'train'} and --data.test likewise"
@@ -53,8 +53,8 @@ class Files:
         columns = [*self.text_columns, self.label_column, *([self.group_column] if self.group_column else [])]
         count = len(self.text_columns)
         rows = read_table(path, columns=columns)
-        gather([f"{path}, row {number}: {self.label_column} is empty" for number, row in enumerate(rows, start=1)
-                if not row[count].strip()])  # fmt: skip
+        empty = [number for number, row in enumerate(rows, start=1) if not row[count].strip()]
+        gather([f"{path}, row {number}: {self.label_column} is empty" for number in empty])
         return [Row(" ".join(row[:count]), row[count], row[count + 1] if self.group_column else None) for row in rows]
 
 

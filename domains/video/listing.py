@@ -12,8 +12,6 @@ from suite.folds import fold_parts, hold_out, refuse_shared_groups, whole_groups
 from suite.sources import columns_of, read_table
 
 SPLITS = ("train", "val", "test")
-
-
 _ARCHIVES = (".tar", ".tar.gz", ".tgz")
 
 

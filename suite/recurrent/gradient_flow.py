@@ -70,7 +70,7 @@ def gradient_by_lag(
     """
     if encoder.num_directions != 1:
         raise UsageError("gradients by lag need an encoder that reads in one direction: use gradient_each_way")
-    with _measured(encoder):
+    with measured(encoder):
         given = _given(encoder, inputs, lengths, probe)
         if state is None:  # of the whole rows: from their ends alone a first state could not be computed
             with torch.no_grad():
@@ -100,7 +100,7 @@ def gradient_each_way(
     if encoder.num_directions != 2:
         raise UsageError("this encoder reads in one direction: use gradient_by_lag")
     flows = {}
-    with _measured(encoder):
+    with measured(encoder):
         given = _given(encoder, inputs, lengths, probe)
         seen = _seen_by_the_last(encoder, given, state, condition)
         probes = given.probe.chunk(2, dim=1)
@@ -143,7 +143,7 @@ def _single(layer: Any) -> _Reader:
 
 
 @contextmanager
-def _measured(encoder: RecurrentEncoder) -> Iterator[None]:
+def measured(encoder: RecurrentEncoder) -> Iterator[None]:
     """In eval mode; and without cuDNN, which gives no gradients in that mode."""
     was_training = encoder.training
     encoder.eval()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from suite.errors import UsageError
 from suite.recurrent.encoder import Encoded, RecurrentEncoder
-from suite.recurrent.gradient_flow import GradientFlow, gradient_by_lag, gradient_each_way, gradient_figure
+from suite.recurrent.gradient_flow import GradientFlow, gradient_by_lag, gradient_each_way, gradient_figure, measured
 from suite.recurrent.unroll import State
 from suite.tracking import log_image
 
@@ -86,13 +86,9 @@ def _start(seen: _Seen, rows: Tensor) -> State | None:
     state = tuple(part[rows].detach() for part in state)
     if begins is None:
         return state
-    training = seen.encoder.training
-    try:
-        seen.encoder.eval()  # as it is measured
-        with torch.no_grad():
-            return seen.encoder.begin(state, begins[rows], seen.given["inputs"][rows], seen.encoded.lengths[rows])
-    finally:
-        seen.encoder.train(training)
+    inputs = seen.given["inputs"][rows].to(next(seen.encoder.parameters()).dtype)
+    with measured(seen.encoder), torch.no_grad():
+        return seen.encoder.begin(state, begins[rows], inputs, seen.encoded.lengths[rows])
 
 
 def _last_slopes(seen: _Seen, rows: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-from suite.kernels import stamped
+from suite import kernels
 
 _HALF, _ONE, _TWO = np.float32(0.5), np.float32(1.0), np.float32(2.0)
 _LOG2E = np.float32(1.0 / math.log(2.0))
@@ -28,10 +28,7 @@ _SHIFT, _BIAS = np.int32(23), np.int32(127)
 def compiled(function: Callable[..., Any], *, fastmath: Any = frozenset({"contract", "nsz"})) -> Any:
     """The function compiled for its arguments' types when it is first called."""
     options: dict[str, Any] = {"fastmath": set(fastmath), "error_model": "numpy", "nogil": True}
-    try:
-        return stamped(njit(cache=True, **options)(function))
-    except RuntimeError:  # no folder that can be written
-        return njit(**options)(function)
+    return kernels.compiled(function, options)
 
 
 @njit(fastmath={"contract", "nsz"})

@@ -1,6 +1,7 @@
 """Public texts by name, as they lie in ``SUITE_DATA_DIR``; where to get each is said in docs/text.md."""
 
 import gzip
+import re
 import zlib
 from typing import Literal
 
@@ -11,7 +12,7 @@ from suite.sources import data_folder, read_csv_rows, read_lines
 
 Row = tuple[str, str]  # text, label
 LabelledName = Literal["sst2", "ag_news", "mr", "subj", "cr"]
-CorpusName = Literal["tinyshakespeare", "reviews"]
+CorpusName = Literal["tinyshakespeare", "reviews", "news_and_wiki"]
 _SST2 = {"train": "train.tsv", "val": "dev.tsv", "test": "test.tsv"}
 _SENTIMENT = {"0": "negative", "1": "positive"}
 _AG_NEWS = {"train": "train_subset_raw.csv.gz", "test": "test.csv.gz"}
@@ -70,7 +71,9 @@ def documents(name: CorpusName) -> list[str]:
     Raises:
         DataError: a file that is missing or damaged.
     """
-    return [tinyshakespeare()] if name == "tinyshakespeare" else reviews()
+    if name == "tinyshakespeare":
+        return [tinyshakespeare()]
+    return reviews() if name == "reviews" else news_and_wiki()
 
 
 def tinyshakespeare() -> str:
@@ -88,14 +91,39 @@ def reviews() -> list[str]:
     MR and Subj (Pang and Lee 2004, 2005), where SST-2's sentences come from, are left out whole; every line of the
     others that shares text with a validation or test sentence of SST-2 is left out too, and counted.
     """
+    texts = {name: [text for text, _ in rows] for name, rows in (("sst2", _sst2("train")), ("cr", _sentences("cr")))}
+    return _apart_from_sst2("reviews", texts)
+
+
+def news_and_wiki() -> list[str]:
+    """Running English to pretrain on before the reviews: AG News's training subset and WikiText-2's valid part.
+
+    Written as SST-2 is: punctuation and the ends of contractions are words of their own. What shares text with SST-2's
+    val or test is left out, as in ``reviews``. WikiText-2's (Merity et al. 2016) unknown words stand as "unk".
+    """
+    path = data_folder("wikitext2", files=["valid.txt.gz"]) / "valid.txt.gz"
+    wiki = [line.strip() for line in read_lines(path) if line.strip() and not line.startswith(" =")]
+    wiki = [re.sub(r" @(\W)@ ", r"\1", line).replace("<unk>", "unk") for line in wiki]
+    news = [_spaced(text) for text, _ in _ag_news("train")]
+    return _apart_from_sst2("news_and_wiki", {"ag_news": news, "wikitext2": wiki})
+
+
+def _spaced(text: str) -> str:
+    """Text with spaces around punctuation, and before the ends of contractions (do n't, it 's), as treebanks have it."""
+    text = re.sub(r"(?i)(\w)(n't|'(?:s|m|d|re|ve|ll))\b", r"\1 \2", text)
+    return " ".join(re.sub(r"""([.,;:!?()"]+)(?=\s|$)|(?<=\s)([("]+)""", r" \1\2 ", text).split())
+
+
+def _apart_from_sst2(corpus: str, texts: dict[str, list[str]]) -> list[str]:
+    """The lines of each set that share no text with SST-2's val or test; how many did is said."""
     held_out = Overlap([text for split in ("val", "test") for text, _ in _sst2(split)])
     kept: list[str] = []
     said = []
-    for name, rows in (("sst2", _sst2("train")), ("cr", _sentences("cr"))):
-        clean = [text for text, _ in rows if not held_out.shares(text)]
-        said.append(f"{name} {len(rows) - len(clean)} of {len(rows)}")
+    for name, lines in texts.items():
+        clean = [line for line in lines if not held_out.shares(line)]
+        said.append(f"{name} {len(lines) - len(clean)} of {len(lines)}")
         kept += clean
-    notice(f"reviews: lines that share text with SST-2's val or test, left out: {', '.join(said)}")
+    notice(f"{corpus}: lines that share text with SST-2's val or test, left out: {', '.join(said)}")
     return kept
 
 

@@ -71,8 +71,8 @@ class TextData(SuiteDataModule):
         fold: Which, from 0.
         sample_size: Training reviews of the embedded sample; 10,000 if not given.
         vocabulary: How text becomes tokens.
-        vocabulary_texts: More texts whose words belong to the vocabulary, without their labels: reviews (the texts
-            that language models are pretrained on for SST-2), or text files.
+        vocabulary_texts: More texts whose words belong to the vocabulary, without their labels: reviews and
+            news_and_wiki (what language models are pretrained on for SST-2), or text files.
         vectors: A file of word vectors (GloVe's text format) that embeddings begin with.
         max_length: Longest text in tokens; longer ones are counted and cut.
         batch_size: Texts in a batch of one process, at most.
@@ -202,4 +202,4 @@ class TextData(SuiteDataModule):
 
 def _texts(name: str) -> list[str]:
     """More texts for a vocabulary: a named corpus, or the lines of a file."""
-    return corpora.reviews() if name == "reviews" else read_lines(name)
+    return corpora.documents(name) if name in ("reviews", "news_and_wiki") else read_lines(name)

@@ -1,4 +1,4 @@
-"""Running text for language models: the embedded sample, tinyshakespeare, reviews, files of one's own."""
+"""Running text for language models: the embedded sample, corpora by name, files of one's own."""
 
 import hashlib
 import re
@@ -84,8 +84,9 @@ class LanguageData(StreamDataModule):
     """Running text in parallel tracks.
 
     Args:
-        dataset: The embedded sample; tinyshakespeare; reviews (SST-2's training sentences and CR, without what
-            shares text with SST-2's val and test); or files of your own.
+        dataset: The embedded sample; tinyshakespeare; reviews (SST-2's training sentences and CR) or
+            news_and_wiki (AG News's training subset and WikiText-2's valid part), both without what shares text with
+            SST-2's val and test; or files of your own.
         train: With dataset files: text files (.txt, a document a line; with characters as tokens a file is one
             document), or tables.
         val: Likewise; taken from the training documents by held_out if not given.
@@ -107,7 +108,7 @@ class LanguageData(StreamDataModule):
     def __init__(
         self,
         *,
-        dataset: Literal["sample", "tinyshakespeare", "reviews", "files"] = "sample",
+        dataset: Literal["sample", "tinyshakespeare", "reviews", "news_and_wiki", "files"] = "sample",
         train: list[str] | str | None = None,
         val: list[str] | str | None = None,
         test: list[str] | str | None = None,

@@ -71,8 +71,8 @@ def tile_intrinsic(vectors: int, lanes: int) -> Any:
         weight = moved(arrays[2].data, number, builder.add(*depths), rows)
         places = [row * width + part * lanes for row in range(rows) for part in range(vectors)]
         totals = [cgutils.alloca_once(builder, vector) for _ in places]  # LLVM keeps them in registers
-        for total, place in zip(totals, places, strict=True):
-            builder.store(builder.load(vector_at(start, place), align=4), total)
+        for total in totals:
+            builder.store(ir.Constant(vector, None), total)
         for array, depth in zip(arrays[3:], depths, strict=True):
             with cgutils.for_range(builder, depth) as loop:
                 inputs, factors = moved(array.data, loop.index, width), moved(weight, loop.index, rows)
@@ -84,8 +84,9 @@ def tile_intrinsic(vectors: int, lanes: int) -> Any:
                         product = builder.fmul(factor, value, flags=("contract",))
                         builder.store(builder.fadd(builder.load(total), product, flags=("contract",)), total)
             weight = moved(weight, depth, rows)
-        for total, place in zip(totals, places, strict=True):
-            builder.store(builder.load(total), vector_at(sums, place), align=4)
+        for total, place in zip(totals, places, strict=True):  # added once: a large start would round every step
+            begin = builder.load(vector_at(start, place), align=4)
+            builder.store(builder.fadd(begin, builder.load(total)), vector_at(sums, place), align=4)
         return context.get_dummy_value()
 
     def tile(typing: Any, start: Any, sums: Any, weight: Any, first: Any, second: Any, number: Any) -> Any:

@@ -62,7 +62,7 @@ class TorchEngine:
         self.rings = [new(dilation, streams, channels).unbind() for dilation in weights.dilations]
         self.codes = torch.full((streams,), silence(len(weights.output_bias)), device=weights.embedding.device)
         self.gates, self.gated = new(streams, double), new(streams, channels)
-        self.sums = new(streams, channels + skips)
+        self.sums, self.change = new(streams, channels + skips), new(streams, channels + skips)
         self.stream, self.skips = self.sums[:, :channels], self.sums[:, channels:]
         self.layers = [part.unbind() for part in (weights.past, weights.current, weights.both, weights.offsets)]
 
@@ -110,7 +110,8 @@ class TorchEngine:
             if extra is not None:
                 self.gates.add_(extra[number])
             gate_(self.gates, offsets, self.gated)
-            self.sums.addmm_(self.gated, both)
+            torch.mm(self.gated, both, out=self.change)
+            self.sums.add_(self.change)  # once a layer, as the convolution does: the sums are large and would round
         self.position += 1
         hidden = torch.addmm(weights.hidden_bias, self.skips.relu(), weights.hidden).relu_()
         return torch.addmm(weights.output_bias, hidden, weights.output)

@@ -98,7 +98,7 @@ def _generate(
 ) -> None:  # fmt: skip
     layers, channels, wide = both.shape
     skips, streams = wide - channels, codes.shape[0]
-    sums = numpy.empty((streams, wide), numpy.float32)
+    sums, change = numpy.empty((streams, wide), numpy.float32), numpy.empty((streams, wide), numpy.float32)
     gated = numpy.empty((streams, channels), numpy.float32)
     skipped, shown = numpy.empty((streams, skips), numpy.float32), numpy.empty((streams, skips), numpy.float32)
     scores = numpy.empty((streams, output_bias.shape[0]), numpy.float32)
@@ -128,7 +128,13 @@ def _generate(
                     for column in range(2 * channels):
                         gates[item, column] += extra[step, layer, item, column]
             pass_gates(gates, gated)
-            add_product(gated, both[layer], sums)
+            for item in range(streams):
+                for column in range(wide):
+                    change[item, column] = _ZERO
+            add_product(gated, both[layer], change)
+            for item in range(streams):
+                for column in range(wide):  # once a layer: the sums are large, and every addition to them rounds
+                    sums[item, column] += change[item, column]
         read_out(sums, hidden, hidden_bias, output, output_bias, skipped, shown, scores)
         for item in range(streams):
             codes[item] = (

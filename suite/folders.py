@@ -1,9 +1,10 @@
-"""Files sorted into a folder for each class: ``<root>/<class>/<file>``."""
+"""Files sorted into folders: ``<root>/<class>/<file>``, or ``<root>/<split>/<class>/<file>``."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from suite.errors import DataError
+from suite.errors import DataError, gather
+from suite.splits import SPLITS
 
 
 def is_hidden(path: Path, root: Path) -> bool:
@@ -11,32 +12,52 @@ def is_hidden(path: Path, root: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
-def class_files(root: str | Path, *, endings: Sequence[str]) -> list[tuple[Path, str]]:
+def split_folders(root: Path) -> dict[str | None, Path]:
+    """The folders of splits in ``root``, if it has train, val or test; otherwise ``root`` itself, of no split.
+
+    With other folders beside it and neither val nor test, ``train`` is a class.
+
+    Raises:
+        DataError: folders that are neither, beside several splits.
+    """
+    folders = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    present, others = [name for name in SPLITS if name in folders], [name for name in folders if name not in SPLITS]
+    if "train" not in present or (others and present == ["train"]):
+        return {None: root}
+    if others:
+        raise DataError(f"{root}: beside {', '.join(present)} there are {', '.join(others[:5])}: move them away")
+    return {name: root / name for name in present}
+
+
+def class_files(root: str | Path, *, endings: Sequence[str] | None = None) -> list[tuple[Path, str]]:
     """Paths and class names, sorted by class and name; files further down belong to their class too.
 
     Hidden files are passed over.
 
     Raises:
-        DataError: no such folder, none with a class, files of other endings, or a class without files.
+        DataError: no such folder, none with a class, files of other ``endings``, or classes without files.
     """
     folder = Path(root)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; one with a folder for each class is needed")
     classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not classes:
-        raise DataError(f"{folder}: has no folders; one for each class is needed, with its files inside")
+        raise DataError(f"{folder}: there is no folder in it; one folder a class is needed, with its files inside")
     found: list[tuple[Path, str]] = []
     others: list[Path] = []
+    empty = []
     for each in classes:
         files = sorted(path for path in each.rglob("*") if path.is_file() and not is_hidden(path, each))
-        right = [path for path in files if path.name.lower().endswith(tuple(endings))]
+        right = [path for path in files if endings is None or path.name.lower().endswith(tuple(endings))]
         others += [path for path in files if path not in set(right)]
         if not right:
-            raise DataError(f"{each}: has no file that ends in {', '.join(endings)}: fill the class or remove it")
+            what = "no files" if endings is None else f"no file that ends in {', '.join(endings)}"
+            empty.append(f"{each}: this class has {what}: fill it or remove it")
         found += [(path, each.name) for path in right]
+    gather(empty)
     if others:
         raise DataError(
-            f"{folder}: {len(others)} file(s) end in something else than {', '.join(endings)} (first {others[0]}): "
-            "remove or convert them"
+            f"{folder}: {len(others)} file(s) end in something else than {', '.join(endings or ())} (first "
+            f"{others[0]}): remove or convert them"
         )
     return found

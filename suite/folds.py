@@ -1,6 +1,6 @@
 """Which examples are held out: a pure function of (seed, labels, groups), stratified by label, groups whole."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy
@@ -123,6 +123,45 @@ def fold_parts(
     inner = [labels[index] for index in rest.tolist()]
     kept, held = hold_out(inner, fraction=held_out, seed=seed, groups=inner_groups, key=f"fold {fold}")
     return Parts(rest[kept], rest[held], numpy.flatnonzero(tested))
+
+
+def hold_out_parts(
+    labels: Sequence[str],
+    *,
+    missing: Collection[str],
+    held_out: float,
+    seed: int,
+    groups: Sequence[str] | None = None,
+    equally: bool = False,
+) -> Parts:
+    """``held_out`` of all examples for each ``missing`` one of val and test; the rest is train.
+
+    What the one is does not depend on whether the other is missing, so that a run which is evaluated on other files of
+    the one has not been trained on anything of the other. By ``hold_out``, or ``hold_out_equally``.
+
+    Raises:
+        UsageError: a share that leaves nothing for training.
+        DataError: as those.
+    """
+    limit = 2 if "test" in missing else 1
+    if missing and not 0 < held_out < 1 / limit:
+        raise UsageError(f"data.held_out is {held_out}, allowed is more than 0 and less than {1 / limit:g}")
+    train = rest = numpy.arange(len(labels))
+    found = {"val": rest[:0], "test": rest[:0]}
+    for place, name in enumerate(("val", "test")[: limit if missing else 0]):
+        inner = [labels[index] for index in rest.tolist()]
+        inner_groups = None if groups is None else [groups[index] for index in rest.tolist()]
+        fraction = held_out / (1.0 - place * held_out)
+        kept, held = (
+            hold_out_equally(inner, fraction=fraction, seed=seed)
+            if equally
+            else hold_out(inner, fraction=fraction, seed=seed, groups=inner_groups, key=name)
+        )
+        if name in missing:
+            found[name] = rest[held]
+            train = numpy.setdiff1d(train, rest[held], assume_unique=True)
+        rest = rest[kept]
+    return Parts(train, **found)
 
 
 def _by_label(labels: Sequence[str], *, seed: int, key: str) -> Indices:

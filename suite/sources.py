@@ -11,7 +11,6 @@ import gzip
 import io
 import json
 import os
-import random
 import sys
 import zlib
 from collections.abc import Iterator, Sequence
@@ -118,35 +117,12 @@ def columns_of(path: str | os.PathLike[str]) -> list[str]:
         return []  # read_table says what is wrong with the line
 
 
-def hold_out(rows_count: int, *, fraction: float, seed: int, place: int = 0) -> tuple[list[int], list[int]]:
-    """Indices of the rows that are kept and of those held out, both ascending, a function of the arguments alone.
+def data_folder(name: str, *, files: Sequence[str], wanted: str | None = None) -> Path:
+    """The folder ``$SUITE_DATA_DIR/<name>``, which holds ``files``; DataError says which files to put where.
 
-    About ``fraction`` of the rows are held out, but at least one row is on each side. Calls that differ in ``place``
-    (0, 1, ...) alone hold out rows of which none is in two of them. Raises UsageError for a fraction that is not
-    between 0 and 1 / (1 + place), DataError for too few rows.
+    ``wanted`` says so where their names are not known.
     """
-    if not 0 < fraction * (1 + place) < 1:
-        limit = "1" if not place else f"1/{1 + place}"
-        raise UsageError(
-            f"the held-out fraction (data.held_out) must lie between 0 and {limit} (both excluded), not {fraction}"
-        )
-    if rows_count < 2 + place:
-        raise DataError(
-            f"{rows_count} row(s) cannot be split: a row to keep and one for each held-out split are needed"
-        )
-    # Sorting by random() rather than shuffle(): only random() is promised to stay the same in later Pythons.
-    draw = random.Random(f"hold out {seed}")
-    keys = [draw.random() for _ in range(rows_count)]
-    order = sorted(range(rows_count), key=keys.__getitem__)
-    count = min(max(1, round(rows_count * fraction)), rows_count - 1)
-    begin = place * count
-    end = min(begin + count, rows_count - 1)
-    return sorted(order[:begin] + order[end:]), sorted(order[begin:end])
-
-
-def data_folder(name: str, *, files: Sequence[str]) -> Path:
-    """The folder ``$SUITE_DATA_DIR/<name>``, which holds ``files``; DataError says which files to put where."""
-    wanted = ", ".join(files) or "its files"
+    wanted = wanted or ", ".join(files)
     root = os.environ.get("SUITE_DATA_DIR")
     if not root:
         raise DataError(f"SUITE_DATA_DIR is not set: point it at the folder in which {name}/ holds {wanted}")

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from torchaudio.functional import resample
 
 from domains.audio.files import FileClip, open_clips
+from domains.audio.listing import list_items
 from domains.audio.mel import MARGIN, MelConfig, mel_frames
-from domains.audio.recordings import own
 from suite.errors import DataError
+from suite.listing import ListingColumns
 
 
 def tone(size: int = 5000, *, rate: int = 8000, channels: int = 1) -> NDArray[numpy.float64]:
@@ -139,8 +140,8 @@ def test_spectrum_frames_of_a_part_are_those_of_the_whole(tmp_path: Path) -> Non
 def test_files_of_other_kinds_in_a_folder_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("a.wav", "b.aiff", "c.m4a", ".hidden.txt"):
         (tmp_path / name).write_bytes(b"x")
-    found = own(str(tmp_path), conditions=[], path_column="path", split_column=None, group_column=None)
-    assert [item.path.name for item in found[""]] == ["a.wav"]
+    found = list_items(str(tmp_path), conditions=[], path_column="path", listing=ListingColumns())
+    assert [item.path.name for item in found] == ["a.wav"]
     said = capsys.readouterr().err
     assert "2 file(s) end in something else than " in said
     assert "b.aiff" in said

@@ -6,11 +6,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from suite.errors import DataError, UsageError
-from suite.sources import columns_of, data_folder, hold_out, read_lines, read_parallel, read_standard_input, read_table
+from suite.sources import columns_of, data_folder, read_lines, read_parallel, read_standard_input, read_table
 
 
 def written(path: Path, content: str | bytes) -> Path:
@@ -265,46 +263,6 @@ def test_parquet_that_is_none(tmp_path: Path):
         read_table(path, columns=["a"])
     with pytest.raises(DataError, match=r"no such file; near names there: t\.parquet"):
         read_table(tmp_path / "tt.parquet", columns=["a"])
-
-
-@given(count=st.integers(2, 300), fraction=st.floats(0.001, 0.999, exclude_min=True), seed=st.integers(-(2**40), 2**40))
-def test_hold_out_is_a_partition(count: int, fraction: float, seed: int):
-    kept, held = hold_out(count, fraction=fraction, seed=seed)
-    assert sorted(kept + held) == list(range(count))
-    assert kept == sorted(kept)
-    assert held == sorted(held)
-    assert kept
-    assert held
-    assert abs(len(held) - count * fraction) <= 1
-    assert hold_out(count, fraction=fraction, seed=seed) == (kept, held)
-
-
-@given(count=st.integers(3, 300), fraction=st.floats(0.001, 0.499), seed=st.integers(0, 2**40))
-def test_places_hold_out_rows_of_their_own(count: int, fraction: float, seed: int):
-    """What one split is does not depend on whether there is another."""
-    first, second = (set(hold_out(count, fraction=fraction, seed=seed, place=place)[1]) for place in (0, 1))
-    assert first
-    assert second
-    assert not first & second
-    assert len(first | second) < count
-
-
-def test_hold_out_is_golden():
-    # Written down so that a stored run keeps its split under later versions of Python and of this file.
-    assert hold_out(10, fraction=0.3, seed=0)[1] == [0, 1, 5]
-    assert hold_out(10, fraction=0.3, seed=1) != hold_out(10, fraction=0.3, seed=-1)
-
-
-@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 2.0, float("nan")])
-def test_hold_out_fraction(fraction: float):
-    with pytest.raises(UsageError, match="between 0 and 1"):
-        hold_out(10, fraction=fraction, seed=0)
-
-
-@pytest.mark.parametrize("count", [0, 1])
-def test_hold_out_needs_two_rows(count: int):
-    with pytest.raises(DataError, match=rf"{count} row\(s\) cannot be split"):
-        hold_out(count, fraction=0.5, seed=0)
 
 
 def test_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -54,7 +54,7 @@ def data_of(train: Path | str | None = None, **settings: Any) -> TextData:
 def test_every_format_gives_the_same_texts(name: str, tmp_path: Path) -> None:
     path = folders(tmp_path / name) if name == "folder" else write(tmp_path / name, ROWS)
     data = data_of(path)
-    found = {split: data.reader.rows(split) for split in ("train", "val", "test")}
+    found = {split: data.items(split) for split in ("train", "val", "test")}
     assert sorted((row.text, row.label) for rows in found.values() for row in rows) == sorted(ROWS)
     assert [len(rows) for rows in found.values()] == [18, 6, 6]
     assert all(sum(row.label == "odd" for row in found[split]) == 3 for split in ("val", "test"))
@@ -77,21 +77,21 @@ def test_several_columns_are_one_text_and_groups_stay_together(tmp_path: Path) -
     path = write(tmp_path / "rows.csv", rows, header=("title", "body", "topic", "source"))
     settings: dict[str, Any] = {"text_columns": ["title", "body"], "label_column": "topic", "group_column": "source"}
     data = data_of(path, **settings)
-    groups = [{row.group for row in data.reader.rows(split)} for split in ("train", "val", "test")]
+    groups = [{row.group for row in data.items(split)} for split in ("train", "val", "test")]
     assert not groups[0] & groups[1]
     assert not groups[0] & groups[2]
     assert not groups[1] & groups[2]
-    assert data.reader.rows("val")[0].text.endswith(" body")
+    assert data.items("val")[0].text.endswith(" body")
     folds = [data_of(path, folds=4, fold=fold, **settings) for fold in range(4)]
-    tested = [row.text for each in folds for row in each.reader.rows("test")]
+    tested = [row.text for each in folds for row in each.items("test")]
     assert sorted(tested) == sorted(f"{title} {body}" for title, body, _, _ in rows)
 
 
 def test_a_given_val_is_taken_as_it_is(tmp_path: Path) -> None:
     train, val = write(tmp_path / "train.csv", ROWS), write(tmp_path / "val.tsv", ROWS[:4])
     data = data_of(train, val=str(val))
-    assert [tuple(row)[:2] for row in data.reader.rows("val")] == ROWS[:4]
-    assert len(data.reader.rows("train")) == 24
+    assert [tuple(row)[:2] for row in data.items("val")] == ROWS[:4]
+    assert len(data.items("train")) == 24
 
 
 def test_long_and_empty_texts_are_counted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -135,7 +135,7 @@ def test_errors_are_one_line_that_says_what_to_do(tmp_path: Path) -> None:
         (UsageError, r"need --data\.dataset files", lambda: data_of(path, dataset="sample")),
         (UsageError, r"leave data\.val and data\.test out", lambda: data_of(path, val=str(path), folds=3)),
         (UsageError, r"data\.fold is 3", lambda: data_of(path, folds=3, fold=3).assets),
-        (UsageError, r"data\.split other", lambda: data_of(path).reader.rows("other")),
+        (UsageError, r"data\.split other", lambda: data_of(path).items("other")),
         (UsageError, r"text_columns is empty", lambda: data_of(path, text_columns=[])),
         (UsageError, r"max_length is 0", lambda: data_of(path, max_length=0)),
         (UsageError, r"group_column is for tables", lambda: data_of(folders(tmp_path / "f"), group_column="g").assets),
@@ -149,7 +149,7 @@ def test_errors_are_one_line_that_says_what_to_do(tmp_path: Path) -> None:
 def test_folders_by_class(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
         class_files(tmp_path / "none", endings=(".txt",))
-    with pytest.raises(DataError, match="has no folders"):
+    with pytest.raises(DataError, match="there is no folder in it"):
         class_files(tmp_path, endings=(".txt",))
     root = folders(tmp_path / "root")
     (root / ".hidden").mkdir()
@@ -160,7 +160,7 @@ def test_folders_by_class(tmp_path: Path) -> None:
         class_files(root, endings=(".txt",))
     (root / "odd" / "x.doc").unlink()
     (root / "third").mkdir()
-    with pytest.raises(DataError, match=r"third: has no file that ends in \.txt"):
+    with pytest.raises(DataError, match=r"third: this class has no file that ends in \.txt"):
         class_files(root, endings=(".txt",))
 
 
@@ -220,7 +220,7 @@ def test_named_sets_have_the_known_sizes() -> None:
         found = [corpora.labelled(name, split) for split in ("train", "val", "test")]  # type: ignore[arg-type]
         assert tuple(None if rows is None else len(rows) for rows in found) == counts
     news = TextData(dataset="ag_news", held_out=0.05)
-    labels = [row.label for row in news.reader.rows("val")]
+    labels = [row.label for row in news.items("val")]
     assert {labels.count(name) for name in set(labels)} == {110}
     assert len(corpora.tinyshakespeare()) == 1_115_394
 
@@ -259,11 +259,11 @@ def test_groups_of_given_files_stand_in_one_split(tmp_path: Path) -> None:
     train = write(tmp_path / "train.csv", rows, header=header)
     test = write(tmp_path / "test.csv", [("more", "a", "ben"), ("words", "b", "")], header=header)
     data = data_of(train, test=str(test), group_column="author")
-    data.reader.rows("train")
+    data.items("train")
     with pytest.raises(DataError, match=r"group 'ben' is in (test and train|test and val): a group belongs"):
-        data.reader.rows("test")
-    alone = data_of(train, group_column="author").reader
-    without = [sum(not row.group for row in alone.rows(split)) for split in ("train", "val", "test")]
+        data.items("test")
+    alone = data_of(train, group_column="author")
+    without = [sum(not item.group for item in alone.items(split)) for split in ("train", "val", "test")]
     assert sum(count > 0 for count in without) > 1, "rows without a group do not belong together"
 
 
@@ -273,7 +273,7 @@ def test_an_empty_file_of_a_class_is_an_empty_text(tmp_path: Path, capfd: pytest
     data_of(folder, held_out=0.1).examples("train")
     (folder / "odd" / "99.txt").write_text("")
     data = data_of(folder)
-    total = sum(len(data.reader.rows(split)) for split in ("train", "val", "test"))
+    total = sum(len(data.items(split)) for split in ("train", "val", "test"))
     assert total == len(ROWS) + 2
 
 
@@ -287,13 +287,26 @@ def test_classes_are_counted_in_the_texts_at_hand_though_the_assets_are_from_els
     assert data.assets == made
 
 
-def test_splits_are_no_classes_and_no_label_is_empty(tmp_path: Path) -> None:
-    for split in ("train", "test"):
+def test_folders_and_a_column_give_splits(tmp_path: Path) -> None:
+    for split, count in (("train", 4), ("test", 2)):
         for label in ("good", "bad"):
             (tmp_path / "all" / split / label).mkdir(parents=True)
-            (tmp_path / "all" / split / label / "0.txt").write_text("some words")
-    with pytest.raises(DataError, match=r"all: has a folder train, which would be a class: .*--data.train .*all/train"):
-        _ = data_of(tmp_path / "all").assets
+            for number in range(count):
+                (tmp_path / "all" / split / label / f"{number}.txt").write_text(f"{split} words {number}")
+    data = data_of(tmp_path / "all", held_out=0.25)
+    assert [len(data.items(split)) for split in ("train", "val", "test")] == [6, 2, 4]
+    assert {item.text.split()[0] for item in data.items("test")} == {"test"}
+    rows = [(text, label, ("train", "val", "test")[number % 3]) for number, (text, label) in enumerate(ROWS)]
+    data = data_of(write(tmp_path / "t.csv", rows, header=("text", "label", "split")))
+    assert [[item.split for item in data.items(split)] for split in ("val", "test")] == [["val"] * 10, ["test"] * 10]
+
+
+def test_no_label_is_empty_and_bad_files_are_named_together(tmp_path: Path) -> None:
+    root = folders(tmp_path / "f")
+    for name in ("01", "03"):
+        (root / "odd" / f"{name}.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(DataError, match=r"01.txt, line 1: byte 0xe9 .*; .*03.txt, line 1: byte 0xe9"):
+        _ = data_of(root).assets
     (tmp_path / "t.csv").write_text("text,label\none,good\ntwo,\nthree, \nfour,bad\n")
     with pytest.raises(DataError, match=r"t.csv, row 2: label is empty; .*t.csv, row 3: label is empty"):
         _ = data_of(tmp_path / "t.csv").assets

@@ -80,7 +80,7 @@ def test_a_share_is_held_out_for_each_split_that_is_not_given(tmp_path: Path) ->
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 0.5])
 def test_a_held_out_share_that_leaves_nothing_is_refused(fraction: float, tmp_path: Path) -> None:
     table = write_table(tmp_path / "t.tsv", PAIRS)
-    with pytest.raises(UsageError, match="held-out"):
+    with pytest.raises(UsageError, match=r"data\.held_out is"):
         own(str(table), held_out=fraction).pairs("train")
 
 
@@ -106,7 +106,7 @@ def bad_files(kind: str, folder: Path) -> tuple[list[Path], list[str]]:
     if kind == "no rows":
         return [write_table(folder / "t.tsv", [])], ["t.tsv", "no rows"]
     if kind == "one row":
-        return [write_table(folder / "t.tsv", PAIRS[:1])], ["1 row"]
+        return [write_table(folder / "t.tsv", PAIRS[:1])], ["1 example"]
     if kind == "table not UTF-8":
         (folder / "t.tsv").write_bytes(b"source\ttarget\nfine\tfine\nnot\t\xff\n")
         return [folder / "t.tsv"], ["t.tsv, line 3", "UTF-8"]

@@ -18,10 +18,11 @@ from domains.video import sample
 from domains.video.augmentation import Augmentation, AugmentConfig
 from domains.video.data import ClipData
 from domains.video.images import ImageData
-from domains.video.listing import Item, list_items, split_items
+from domains.video.listing import Item, list_items
 from domains.video.pictures import list_archive
 from domains.video.sampling import SamplingConfig
 from suite.errors import DataError, SuiteError, UsageError
+from suite.splits import SPLITS, Division, divide
 from tests.commands import QUIET, assert_one_line, run
 
 TINY = (
@@ -61,16 +62,16 @@ def test_folders_by_class_are_split_by_label(clips: Path, tmp_path: Path) -> Non
         assert {item.label for item in data.items(split)} == {"left", "right"}
     assert data.assets["counts"] == [6, 6]
     assert len(data.items("all")) == 20
-    with pytest.raises(UsageError, match=r"--data.split other: there are train, val, test, all"):
+    with pytest.raises(UsageError, match=r"--data.split other: dataset files has train, val, test, all"):
         data.items("other")
 
 
 def test_folders_of_splits(tmp_path: Path) -> None:
     for split in ("train", "test"):
         write_clips(tmp_path / "x" / split, count=3)
-    items = split_items(list_items(tmp_path / "x"), held_out=1 / 3, seed=0)
-    assert sorted(item.split or "" for item in items) == ["test"] * 6 + ["train"] * 4 + ["val"] * 2
-    assert all(item.name.startswith("test/") == (item.split == "test") for item in items)
+    parts = divide(list_items(tmp_path / "x"), Division(held_out=1 / 3, seed=0))
+    assert [len(parts[split]) for split in SPLITS] == [4, 2, 6]
+    assert all(item.name.startswith("test/") == (split == "test") for split in SPLITS for item in parts[split])
 
 
 def test_groups_stay_on_one_side() -> None:
@@ -79,11 +80,11 @@ def test_groups_stay_on_one_side() -> None:
         for number in range(100)
     ]
     for seed in range(5):
-        placed = split_items(items, held_out=0.2, seed=seed)
-        sides = {(item.group, item.split) for item in placed if item.group}
+        parts = divide(items, Division(held_out=0.2, seed=seed))
+        sides = {(item.group, split) for split in SPLITS for item in parts[split] if item.group}
         assert len(sides) == 12
-        assert {item.split for item in placed} == {"train", "val", "test"}
-        assert split_items(items, held_out=0.2, seed=seed) == placed
+        assert all(parts[split] for split in SPLITS)
+        assert divide(items, Division(held_out=0.2, seed=seed)) == parts
 
 
 def write_manifest(path: Path, rows: Sequence[tuple[str, ...]], header: str = "path,label,group,split") -> Path:
@@ -109,11 +110,6 @@ def test_a_manifest_gives_labels_groups_and_splits(clips: Path, tmp_path: Path) 
         ([("a.mp4", "")], "path,label", "row 1: label is empty"),
         ([("a.mp4", "x"), ("a.mp4", "y")], "path,label", "a.mp4 stands there more than once"),
         ([("a.mp4", "x"), ("./a.mp4", "y")], "path,label", "a.mp4 stands there more than once"),
-        (
-            [("a.mp4", "x", "g", "train"), ("b.mp4", "x", "g", "test")],
-            "path,label,group,split",
-            "group 'g' is in test and train: a group belongs into one split",
-        ),
     ],
 )
 def test_what_is_wrong_with_a_manifest_is_said(
@@ -330,9 +326,9 @@ def test_a_group_of_which_some_have_a_split_is_refused() -> None:
     items = [Item(Path(str(n)), str(n), "ab"[n % 2], "g0" if n < 4 else f"g{n}", None) for n in range(12)]
     partly = [item._replace(split="test") if place < 3 else item for place, item in enumerate(items)]
     with pytest.raises(DataError, match=r"group 'g0' is in \w+ and \w+: a group"):
-        split_items(partly, held_out=0.2, seed=0)
+        divide(partly, Division(held_out=0.2, seed=0))
     only = [item._replace(split="test") for item in items]
-    assert split_items(only, held_out=0.2, seed=0) == only
+    assert divide(only, Division(held_out=0.2, seed=0)) == {"train": [], "val": [], "test": only}
 
 
 def test_a_picture_that_could_not_be_read_once_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

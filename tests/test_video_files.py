@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from domains.video.images import ImageData
-from domains.video.listing import Item, list_items, split_items
+from domains.video.listing import Item, list_items
 from suite.errors import DataError, UsageError
+from suite.splits import Division, divide
 from tests.commands import QUIET, assert_one_line, run
 
 TINY = (
@@ -88,11 +89,11 @@ def test_what_contradicts_itself_is_refused(tmp_path: Path) -> None:
         write_pictures(tmp_path / "parts" / name, count=2)
     parts = tmp_path / "parts"
     with pytest.raises(
-        DataError, match=r"data.val is given, and data.train has files of val too: leave one of them out"
+        DataError, match=r"data.val is given, and data.train has items of val too: leave one of them out"
     ):
         names_of(picture_data(tmp_path, train=str(parts), val=str(more)), "train")
     with pytest.raises(
-        DataError, match=r"parts: given as data.test, and has files of train, val: give it as data.train"
+        DataError, match=r"data.test has items of train, val: give it as data.train, or leave those out"
     ):
         names_of(picture_data(tmp_path, train=str(whole), test=str(parts)), "test")
     with pytest.raises(UsageError, match=r"data.folds cuts data.train: leave data.val and data.test out"):
@@ -105,7 +106,7 @@ def test_what_contradicts_itself_is_refused(tmp_path: Path) -> None:
         picture_data(tmp_path, test=str(more), assets={}).items("train")
     data = picture_data(tmp_path, train=str(whole), test=str(whole))
     data.items("test")
-    with pytest.raises(DataError, match=r"0.png is in test and (train|val): a file belongs into one split"):
+    with pytest.raises(DataError, match=r"0.png is in test and (train|val): it belongs into one split"):
         data.items("train")
 
 
@@ -122,8 +123,7 @@ def test_a_group_stays_on_one_side_of_files_given_apart(tmp_path: Path) -> None:
 
 def test_rows_without_a_split_are_for_training_where_the_others_are_elsewhere() -> None:
     items = [Item(Path(str(n)), str(n), "ab"[n % 2]) for n in range(6)]
-    placed = split_items(items, held_out=0.2, seed=0, others=["val", "test"])
-    assert [item.split for item in placed] == ["train"] * 6
+    assert divide(items, Division(held_out=0.2, seed=0), others=["val", "test"]) == {"train": items}
 
 
 def test_a_run_is_evaluated_on_other_files_and_not_on_what_it_has_learnt(tmp_path: Path) -> None:

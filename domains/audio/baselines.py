@@ -26,7 +26,7 @@ Codes = NDArray[numpy.int64]
 
 def codes_of(data: AudioData, split: str) -> list[Codes]:
     """Every recording of a split as mu-law classes."""
-    clips = [recording.clip for recording in data.recordings(split)]
+    clips = [recording.clip for recording in data.items(split)]
     waves = [torch.from_numpy(numpy.ascontiguousarray(clip.read(0, clip.frames))) for clip in clips]
     return [mu_law_encode(wave, CLASSES).numpy() for wave in waves]
 

@@ -8,16 +8,18 @@ import torch
 from torch import Tensor
 
 from domains.audio import sample
+from domains.audio.listing import CONDITIONS, Item, list_items, list_named
 from domains.audio.mel import MelConfig
-from domains.audio.reader import SPLITS, Choice, Division, Files, RecordingReader
-from domains.audio.recordings import NAMED, Recording
+from domains.audio.recordings import Choice, FileRecordings, Recording, sample_recordings
 from domains.audio.requests import GenerationBatch, Request, RequestExamples, add_arguments, read_requests
 from domains.audio.windows import WaveExamples, Window
 from suite.console import notice
 from suite.data import Examples, SuiteDataModule
 from suite.errors import DataError, UsageError
+from suite.listing import ListingColumns
 from suite.mu_law import silence
 from suite.sequence import pad_sequences
+from suite.splits import SPLITS, Division, Splits, check_sources
 
 
 class WaveBatch(NamedTuple):
@@ -42,16 +44,16 @@ class AudioData(SuiteDataModule):
     Args:
         dataset: The embedded sample (a synthesiser), Free Spoken Digits or LJ Speech (SUITE_DATA_DIR), or your files.
         train: With dataset files: a folder of wav, flac, ogg or mp3, or a manifest (.csv, .tsv, .jsonl, .parquet).
-        val: Likewise; taken from train (folders of that name, the split column, or held_out) if not given.
+        val: Likewise, of this split alone; what train has of it, or held_out of its files, if not given.
         test: Likewise.
         path_column: Column of a manifest with the paths, which count from its own folder.
-        split_column: Column of a manifest that says train, val or test.
-        group_column: Column of a manifest; files of one group never stand on both sides of a split.
+        group_column: Column with a group, if there is one: files of a group never stand on both sides of a split.
+        split_column: Column that says train, val or test, if there is one.
         conditions: What the model is conditioned on: columns of a manifest, or folder; a named set's own if not given.
         only: Take files with these values alone, such as speaker=jackson.
         leave_out: Leave files with these values out.
         most: Training files for each combination of conditions, at most.
-        held_out: Share of the training files for each of val and test that is not given.
+        held_out: Share of the training files for each of val and test that is not given; groups stay whole.
         folds: Cut all files into so many folds; test is one of them (scripts/crossvalidate.py does all).
         fold: Which of the folds is tested, from 0.
         sample_rate: Hertz; files of another rate are resampled.
@@ -77,8 +79,8 @@ class AudioData(SuiteDataModule):
         val: str | None = None,
         test: str | None = None,
         path_column: str = "path",
-        split_column: str | None = None,
-        group_column: str | None = None,
+        group_column: str | None = "group",
+        split_column: str | None = "split",
         conditions: list[str] | None = None,
         only: list[str] = [],  # noqa: B006 (read only; the command line shows it)
         leave_out: list[str] = [],  # noqa: B006
@@ -100,41 +102,41 @@ class AudioData(SuiteDataModule):
         super().__init__(
             batch_size=batch_size, max_tokens=max_tokens, num_workers=num_workers, seed=seed, assets=assets
         )
-        self.dataset, self.files = dataset, {"train": train, "val": val, "test": test}
+        self.dataset, self.paths = dataset, {"train": train, "val": val, "test": test}
+        form = "a folder or a manifest"
+        check_sources(dataset, self.paths, folds=folds, has_assets=assets is not None, form=form)
         self.most, self.sample_rate, self.sample_minutes, self.mel = most, sample_rate, sample_minutes, mel
         self.window, self.context = window, context
+        self.path_column, self.listing = path_column, ListingColumns(group_column, split_column)
         self.names = self._condition_names(conditions)
-        self.reader = RecordingReader(
-            dataset,
-            files=Files(self.files, self.names, path_column, split_column, group_column),
-            choice=Choice(pairs_of("data.only", only), pairs_of("data.leave_out", leave_out), most),
-            division=Division(held_out, folds, fold, seed),
-            sample_rate=sample_rate,
-            sample_minutes=sample_minutes,
-        )
         self._check()
+        choice = Choice(pairs_of("data.only", only), pairs_of("data.leave_out", leave_out), most)
+        self.parts = self._parts(Division(held_out, seed, folds, fold), choice)
+
+    def _parts(self, division: Division, choice: Choice) -> Splits[Recording] | FileRecordings:
+        if self.dataset == "sample":
+            return sample_recordings(division, minutes=self.sample_minutes)
+        own = [split for split, path in self.paths.items() if path] if self.dataset == "files" else ["train"]
+        name = f"dataset {self.dataset}"
+        return FileRecordings(self._list, own=own, division=division, name=name, choice=choice, rate=self.sample_rate)
+
+    def _list(self, split: str) -> list[Item]:
+        path = self.paths[split]
+        if path is None:
+            return list_named(self.dataset)
+        return list_items(path, conditions=self.names, path_column=self.path_column, listing=self.listing)
 
     def _condition_names(self, given: list[str] | None) -> list[str]:
-        has = {"sample": ("instrument", "pitch"), **{name: found[1] for name, found in NAMED.items()}}
         if self.dataset == "files":
             return list(given or [])
-        names = list(has[self.dataset]) if given is None else list(given)
-        unknown = [name for name in names if name not in has[self.dataset]]
+        names = list(CONDITIONS[self.dataset]) if given is None else list(given)
+        unknown = [name for name in names if name not in CONDITIONS[self.dataset]]
         if unknown:
-            there = ", ".join(has[self.dataset]) or "none"
+            there = ", ".join(CONDITIONS[self.dataset]) or "none"
             raise UsageError(f"data.conditions {', '.join(unknown)}: dataset {self.dataset} has {there}")
         return names
 
     def _check(self) -> None:
-        if self.dataset != "files" and any(self.files.values()):
-            raise UsageError(f"data.train, val and test need --data.dataset files, not {self.dataset}")
-        if self.reader.files.group_column and self.dataset != "files":
-            raise UsageError(f"data.group_column needs --data.dataset files, not {self.dataset}")
-        given = self.files["val"] or self.files["test"] or self.reader.files.split_column
-        if self.reader.division.folds is not None and given:
-            raise UsageError("data.folds cuts data.train: leave data.val, data.test and data.split_column out")
-        if self.dataset == "files" and not self.files["train"] and self._assets is None:
-            raise UsageError("--data.dataset files needs --data.train: a folder or a manifest")
         if self.dataset == "sample" and self.sample_rate != sample.RATE:
             raise UsageError(f"data.sample_rate is {self.sample_rate}; the embedded sample is at {sample.RATE}")
         limits = {"window": self.window, "sample_rate": self.sample_rate, "most": self.most or 1}
@@ -151,17 +153,14 @@ class AudioData(SuiteDataModule):
                 f"data.window is {self.window}: with a spectrum it must be a multiple of data.mel.hop, {self.mel.hop}"
             )
 
-    @property
-    def splits(self) -> list[str]:
-        """What ``--data.split`` may name."""
-        return list(SPLITS)
-
     def make_assets(self) -> dict[str, Any]:
         if self.dataset == "sample":  # all there are, also where a short sample does not have them
             every = {"instrument": list(sample.INSTRUMENTS), "pitch": [str(each) for each in sample.PITCHES]}
             return self._assets_with({name: every[name] for name in self.names})
+        if isinstance(self.parts, FileRecordings):
+            self.parts.open(SPLITS)  # what is wrong with any file is said before there is a run
         found = {
-            name: sorted({recording.conditions[name] for recording in self.recordings("train")}, key=_natural)
+            name: sorted({recording.conditions[name] for recording in self.items("train")}, key=_natural)
             for name in self.names
         }
         for name, values in found.items():
@@ -176,7 +175,7 @@ class AudioData(SuiteDataModule):
     def load(self, split: str) -> WaveExamples:
         assets = self.assets
         return WaveExamples(
-            self._known(self.recordings(split), split),
+            self._known(self.items(split), split),
             conditions=assets["conditions"],
             size=self.window,
             context=self.context,
@@ -205,18 +204,18 @@ class AudioData(SuiteDataModule):
                 notice(f"data: the {split} split has no file of {name} {shown}: no figure of its own")
         return recordings
 
-    def recordings(self, split: str) -> list[Recording]:
-        """The recordings of a split.
+    def items(self, split: str) -> list[Recording]:
+        """The recordings of a split, or of all.
 
         Raises:
             UsageError: no such split.
-            DataError: files that cannot be read.
+            DataError: files that cannot be read or divided.
         """
-        return self.reader.recordings(split)
+        return self.parts.items(split)
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
-        for recording in self.recordings("train"):
+        for recording in self.items("train"):
             clip = recording.clip
             ends = clip.read(0, min(256, clip.frames)).tobytes()
             digest.update(repr((clip.name, clip.frames, sorted(recording.conditions.items()))).encode() + ends)

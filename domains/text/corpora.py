@@ -3,7 +3,7 @@
 import gzip
 import re
 import zlib
-from typing import Literal
+from typing import Literal, get_args
 
 from domains.text.overlap import Overlap
 from suite.console import notice
@@ -13,6 +13,7 @@ from suite.sources import data_folder, read_csv_rows, read_lines
 Row = tuple[str, str]  # text, label
 LabelledName = Literal["sst2", "ag_news", "mr", "subj", "cr"]
 CorpusName = Literal["tinyshakespeare", "reviews", "news_and_wiki"]
+CORPORA: tuple[CorpusName, ...] = get_args(CorpusName)
 _SST2 = {"train": "train.tsv", "val": "dev.tsv", "test": "test.tsv"}
 _SENTIMENT = {"0": "negative", "1": "positive"}
 _AG_NEWS = {"train": "train_subset_raw.csv.gz", "test": "test.csv.gz"}
@@ -109,7 +110,7 @@ def news_and_wiki() -> list[str]:
 
 
 def _spaced(text: str) -> str:
-    """Text with spaces around punctuation, and before the ends of contractions (do n't, it 's), as treebanks have it."""
+    """Spaces around punctuation, and before the ends of contractions (do n't, it 's), as treebanks have it."""
     text = re.sub(r"(?i)(\w)(n't|'(?:s|m|d|re|ve|ll))\b", r"\1 \2", text)
     return " ".join(re.sub(r"""([.,;:!?()"]+)(?=\s|$)|(?<=\s)([("]+)""", r" \1\2 ", text).split())
 

@@ -9,14 +9,16 @@ from numpy.typing import NDArray
 from torch import Tensor, tensor
 
 from domains.text import corpora
-from domains.text.rows import DatasetName, Files, RowReader
+from domains.text.listing import DatasetName, Item, TextColumns, list_items, list_named, named_splits
 from domains.text.tokens import VocabularyConfig, encode_texts
 from suite.classification import NO_LABEL, count_labels, encode_labels, label_assets
 from suite.console import notice
 from suite.data import SuiteDataModule
 from suite.errors import UsageError
 from suite.flat import FlatSequences, Ids, pad_ids
+from suite.listing import ListingColumns
 from suite.sources import read_lines
+from suite.splits import Division, Splits, check_sources
 from suite.vectors import Vectors, read_vectors
 from suite.vocabulary import PAD, Labels, Tokenizer
 
@@ -60,19 +62,20 @@ class TextData(SuiteDataModule):
     Args:
         dataset: The embedded sample; SST-2, AG News, MR, Subj or CR from SUITE_DATA_DIR; or files of your own.
         train: With dataset files: a table (.csv, .tsv, .jsonl, .parquet), or a folder with a folder of .txt files for
-            each class.
-        val: Likewise; taken from the training texts by held_out if not given.
+            each class, or with train, val and test of such.
+        val: Likewise, of this split alone; what train has of it, or held_out of its texts, if not given.
         test: Likewise.
         text_columns: Columns of a table that make up a text, joined by spaces.
         label_column: Column with the class.
-        group_column: Column with a group: texts of one group never stand on both sides of a split.
-        held_out: Share of the training texts for each of val and test that is not there, the same of each class.
+        group_column: Column with a group, if there is one: texts of a group never stand on both sides of a split.
+        split_column: Column that says train, val or test, if there is one.
+        held_out: Share of the training texts for each of val and test that is not given, the same of each class.
         folds: Cut the training texts into so many folds; test is one of them (scripts/crossvalidate.py does all).
-        fold: Which, from 0.
+        fold: Which of the folds is tested, from 0.
         sample_size: Training reviews of the embedded sample; 10,000 if not given.
         vocabulary: How text becomes tokens.
-        vocabulary_texts: More texts whose words belong to the vocabulary, without their labels: reviews and
-            news_and_wiki (what language models are pretrained on for SST-2), or text files.
+        vocabulary_texts: More texts whose words belong to the vocabulary, without their labels: corpora by
+            name (reviews, news_and_wiki: what language models are pretrained on for SST-2), or text files.
         vectors: A file of word vectors (GloVe's text format) that embeddings begin with.
         max_length: Longest text in tokens; longer ones are counted and cut.
         batch_size: Texts in a batch of one process, at most.
@@ -94,7 +97,8 @@ class TextData(SuiteDataModule):
         test: str | None = None,
         text_columns: list[str] = ["text"],  # noqa: B006 (read only; the command line shows it)
         label_column: str = "label",
-        group_column: str | None = None,
+        group_column: str | None = "group",
+        split_column: str | None = "split",
         held_out: float = 0.1,
         folds: int | None = None,
         fold: int = 0,
@@ -112,28 +116,40 @@ class TextData(SuiteDataModule):
         super().__init__(
             batch_size=batch_size, max_tokens=max_tokens, num_workers=num_workers, seed=seed, assets=assets
         )
-        paths = {"train": train, "val": val, "test": test}
-        files = Files(paths, text_columns, label_column, group_column)
-        self._check(dataset, files, folds, max_length, has_assets=assets is not None)
-        self.reader = RowReader(
-            dataset, files=files, sample_size=sample_size, held_out=held_out, folds=folds, fold=fold, seed=seed
+        self.dataset, self.sample_size = dataset, sample_size
+        self.paths = {"train": train, "val": val, "test": test}
+        form = "a table, or a folder with one for each class"
+        check_sources(dataset, self.paths, folds=folds, has_assets=assets is not None, form=form)
+        if not text_columns:
+            raise UsageError("data.text_columns is empty: name at least one column")
+        if max_length < 1:
+            raise UsageError(f"data.max_length is {max_length}, allowed is 1 or more")
+        self.columns = TextColumns(text_columns, label_column, ListingColumns(group_column, split_column))
+        self.parts = Splits(
+            self._list,
+            own=[split for split, path in self.paths.items() if path] if dataset == "files" else named_splits(dataset),
+            # AG News's test split is balanced, and its training subset is not.
+            division=Division(held_out, seed, folds, fold, equally=dataset == "ag_news"),
+            name=f"dataset {dataset}",
         )
         self.vocabulary, self.vocabulary_texts = vocabulary, vocabulary_texts
         self.vectors, self.max_length = vectors, max_length
         self._tokenizer: Tokenizer | None = None
 
-    @staticmethod
-    def _check(dataset: str, files: Files, folds: int | None, max_length: int, *, has_assets: bool) -> None:
-        if dataset != "files" and any(files.paths.values()):
-            raise UsageError(f"data.train, val and test need --data.dataset files, not {dataset}")
-        if dataset == "files" and not files.paths["train"] and not has_assets:
-            raise UsageError("--data.dataset files needs --data.train: a table, or a folder with one for each class")
-        if folds is not None and (files.paths["val"] or files.paths["test"]):
-            raise UsageError("data.folds cuts data.train: leave data.val and data.test out")
-        if not files.text_columns:
-            raise UsageError("data.text_columns is empty: name at least one column")
-        if max_length < 1:
-            raise UsageError(f"data.max_length is {max_length}, allowed is 1 or more")
+    def _list(self, split: str) -> list[Item]:
+        path = self.paths[split]
+        if path is None:
+            return list_named(self.dataset, split, sample_size=self.sample_size)
+        return list_items(path, self.columns)
+
+    def items(self, split: str) -> list[Item]:
+        """The texts of a split, or of all, as they stand in the data.
+
+        Raises:
+            UsageError: no such split.
+            DataError: a file that cannot be read, or texts that cannot be divided.
+        """
+        return self.parts.items(split)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -143,25 +159,25 @@ class TextData(SuiteDataModule):
         return self._tokenizer
 
     def make_assets(self) -> dict[str, Any]:
-        rows = self.reader.rows("train")
+        items = self.items("train")
         more = [text for name in self.vocabulary_texts for text in _texts(name)]
-        labels = label_assets((row.label for row in rows if row.text.strip()), where="the training texts")
-        return {"tokenizer": self.vocabulary.train([*(row.text for row in rows), *more]).state(), **labels}
+        labels = label_assets((item.label for item in items if item.text.strip()), where="the training texts")
+        return {"tokenizer": self.vocabulary.train([*(item.text for item in items), *more]).state(), **labels}
 
     def renewed_assets(self) -> dict[str, Any]:
-        labels = (row.label for row in self.reader.rows("train") if row.text.strip())
+        labels = (item.label for item in self.items("train") if item.text.strip())
         return count_labels(labels, Labels.from_state(self.assets["labels"]))
 
     def load(self, split: str) -> TextExamples:
-        rows = self.reader.rows(split)
+        items = self.items(split)
         if split == "train":
-            kept = [row for row in rows if row.text.strip()]
-            if len(kept) < len(rows):
-                notice(f"data: {len(rows) - len(kept)} of {len(rows)} training texts are empty and left out")
-            rows = kept
+            kept = [item for item in items if item.text.strip()]
+            if len(kept) < len(items):
+                notice(f"data: {len(items) - len(kept)} of {len(items)} training texts are empty and left out")
+            items = kept
         names = Labels.from_state(self.assets["labels"])
-        labels = encode_labels([row.label for row in rows], names, where=f"the {split} texts")
-        return self._encode([row.text for row in rows], labels, what=f"{split} texts")
+        labels = encode_labels([item.label for item in items], names, where=f"the {split} texts")
+        return self._encode([item.text for item in items], labels, what=f"{split} texts")
 
     def load_inputs(self, inputs: Sequence[str]) -> TextExamples:
         return self._encode(inputs, [NO_LABEL] * len(inputs), what="inputs")
@@ -177,8 +193,8 @@ class TextData(SuiteDataModule):
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
-        for row in self.reader.rows("train"):
-            digest.update("\0".join(map(str, row)).encode() + b"\n")
+        for item in self.items("train"):
+            digest.update(f"{item.text}\0{item.label}\0{item.group}\n".encode())
         return digest.hexdigest()
 
     def read_vectors(self) -> Vectors | None:
@@ -202,4 +218,7 @@ class TextData(SuiteDataModule):
 
 def _texts(name: str) -> list[str]:
     """More texts for a vocabulary: a named corpus, or the lines of a file."""
-    return corpora.documents(name) if name in ("reviews", "news_and_wiki") else read_lines(name)
+    for corpus in corpora.CORPORA:
+        if name == corpus:
+            return corpora.documents(corpus)
+    return read_lines(name)

@@ -14,12 +14,12 @@ from domains.text.tokens import VocabularyConfig, encode_texts
 from suite.data import Examples
 from suite.errors import DataError, UsageError
 from suite.flat import FlatSequences, Ids, pad_ids
-from suite.folds import fold_parts
-from suite.sources import hold_out, read_lines, read_table
+from suite.folds import fold_parts, hold_out_parts
+from suite.sources import read_lines, read_table
+from suite.splits import SPLITS, check_sources
 from suite.stream import Chunk, ChunkKey, Chunks, StreamDataModule
 from suite.vocabulary import EOS, PAD, Tokenizer
 
-SPLITS = ("train", "val", "test")
 _TABLES = re.compile(r"\.(csv|tsv|jsonl|parquet)(\.gz)?$")
 
 
@@ -135,12 +135,8 @@ class LanguageData(StreamDataModule):
         self.sample_size, self.vocabulary, self.chunk_length = sample_size, vocabulary, chunk_length
         self._documents: dict[str, list[str]] = {}
         self._tokenizer: Tokenizer | None = None
-        if dataset != "files" and any(self.files.values()):
-            raise UsageError(f"data.train, val and test need --data.dataset files, not {dataset}")
-        if dataset == "files" and not self.files["train"] and assets is None:
-            raise UsageError("--data.dataset files needs --data.train: text files or tables")
-        if folds is not None and (self.files["val"] or self.files["test"]):
-            raise UsageError("data.folds cuts data.train: leave data.val and data.test out")
+        form = "text files or tables"
+        check_sources(dataset, self.files, folds=folds, has_assets=assets is not None, form=form)
         if chunk_length < 1:
             raise UsageError(f"data.chunk_length is {chunk_length}, allowed is 1 or more")
 
@@ -230,12 +226,11 @@ class LanguageData(StreamDataModule):
         if len(documents) == 1 or files:
             kept = [part for document in documents for part in self._cut_text(document, missing)]
         else:
-            kept = documents
-            for place, split in enumerate(missing):
-                fraction = self.held_out / (1.0 - place * self.held_out)
-                stay, held = hold_out(len(kept), fraction=fraction, seed=self.seed)
-                self._documents[split] = [kept[index] for index in held]
-                kept = [kept[index] for index in stay]
+            labels = [""] * len(documents)
+            parts = hold_out_parts(labels, missing=missing, held_out=self.held_out, seed=self.seed)
+            for split in missing:
+                self._documents[split] = [documents[index] for index in getattr(parts, split)]
+            kept = [documents[index] for index in parts.train]
         self._documents["train"] = kept
 
     def _cut_fold(self, documents: list[str], *, texts: bool) -> None:

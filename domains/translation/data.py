@@ -13,15 +13,16 @@ from domains.translation import sample
 from suite.console import notice
 from suite.data import SuiteDataModule
 from suite.errors import DataError, UsageError
+from suite.folds import hold_out_parts
 from suite.sequence import pad_sequences
-from suite.sources import data_folder, hold_out, read_parallel, read_table
+from suite.sources import data_folder, read_parallel, read_table
+from suite.splits import SPLITS, check_sources
 from suite.vocabulary import BOS, EOS, PAD, Level, Tokenizer
 
 Language = Literal["en", "de", "fr"]
 Pair = tuple[str, str]
 _MULTI30K = {"train": "train", "val": "val", "test": "test_2016_flickr"}
 _SAMPLE = {"train": "train", "val": "validation", **{name: name for name in ("test", "test_unseen", "test_deeper")}}
-_OWN = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -149,10 +150,8 @@ class TranslationData(SuiteDataModule):
             raise UsageError(f"data.source_language and data.target_language are both {self.languages[0]}")
         if self.dataset == "sample" and "fr" in self.languages:
             raise UsageError("the embedded sample is in en and de; fr is in --data.dataset multi30k")
-        if self.dataset != "files" and any(self.files.values()):
-            raise UsageError(f"data.train, val and test need --data.dataset files, not {self.dataset}")
-        if self.dataset == "files" and not self.files["train"] and self._assets is None:
-            raise UsageError("--data.dataset files needs --data.train: one table or two aligned text files")
+        form = "one table or two aligned text files"
+        check_sources(self.dataset, self.files, folds=None, has_assets=self._assets is not None, form=form)
         if len(self.columns) != 2:
             raise UsageError(f"data.columns is {self.columns}, allowed are two names: source and target")
         if self.max_length < 1:
@@ -161,7 +160,7 @@ class TranslationData(SuiteDataModule):
     @property
     def splits(self) -> list[str]:
         """What ``--data.split`` may name."""
-        return list({"sample": _SAMPLE, "multi30k": _MULTI30K}.get(self.dataset, _OWN))
+        return list({"sample": _SAMPLE, "multi30k": _MULTI30K}.get(self.dataset, SPLITS))
 
     @property
     def tokenizers(self) -> tuple[Tokenizer, Tokenizer]:
@@ -244,18 +243,12 @@ class TranslationData(SuiteDataModule):
             raise UsageError(f"--data.dataset files needs --data.train or --data.{split}: a table or two text files")
         pairs = self._read_files(self.files["train"], "train")
         missing = [name for name in ("val", "test") if not self.files[name]]
-        staying = set(range(len(pairs)))
-        for (
-            name
-        ) in missing:  # each in a place of its own: what one split is does not depend on whether the other is given
-            place = ("val", "test").index(name)
-            try:
-                _, held = hold_out(len(pairs), fraction=self.held_out, seed=self.seed, place=place)
-            except (UsageError, DataError) as error:
-                raise type(error)(f"{' and '.join(self.files['train'])}: {error}") from None
-            self._pairs[name] = [pairs[index] for index in held]
-            staying -= set(held)
-        self._pairs["train"] = [pairs[index] for index in sorted(staying)]
+        try:
+            parts = hold_out_parts([""] * len(pairs), missing=missing, held_out=self.held_out, seed=self.seed)
+        except (UsageError, DataError) as error:
+            raise type(error)(f"{' and '.join(self.files['train'])}: {error}") from None
+        for name in ("train", *missing):
+            self._pairs[name] = [pairs[index] for index in getattr(parts, name)]
 
     def _read_files(self, files: list[str], split: str) -> list[Pair]:
         if len(files) == 1:

@@ -15,10 +15,11 @@ from domains.video.augmentation import Augmentation, AugmentConfig
 from domains.video.cache import file_key, frame_file, open_frames, read_times
 from domains.video.decoding import Fit, decode_into
 from domains.video.files import LabelledFiles
-from domains.video.listing import Item, list_folder, read_manifest
+from domains.video.listing import FileColumns, Item, list_folder, read_manifest
 from domains.video.sampling import Indices, SamplingConfig, clip_length, duration_of, test_clips, train_clip
 from suite.console import notice
 from suite.errors import DataError, UsageError
+from suite.listing import ListingColumns
 from suite.seeding import mix
 from suite.sources import data_folder
 
@@ -132,13 +133,17 @@ class ClipData(LabelledFiles):
 
     Args:
         dataset: The embedded sample (clips told apart by motion alone), video_fight from SUITE_DATA_DIR, or your files.
-        train: With dataset files: a folder with one folder a class, or with train, val and test of such; or a table
-            with the columns path, label and, where there are any, group and split.
+        train: With dataset files: a folder with one folder a class, or with train, val and test of such; or a manifest
+            (.csv, .tsv, .jsonl, .parquet).
         val: Likewise, of this split alone; what train has of it, or held_out of its files, if not given.
         test: Likewise.
+        path_column: Column of a manifest with the paths, which count from its own folder.
+        label_column: Column with the class.
+        group_column: Column with a group, if there is one: files of a group never stand on both sides of a split.
+        split_column: Column that says train, val or test, if there is one.
         held_out: Share of the training files for each of val and test that is not given; groups stay whole.
-        folds: Deal all files out to so many folds and test on one of them; splits that are given do not count then.
-        fold: Which of the folds, from 0.
+        folds: Cut all files into so many folds; test is one of them (scripts/crossvalidate.py does all).
+        fold: Which of the folds is tested, from 0.
         sample_size: Training clips of the embedded sample, any number.
         size: Height and width that frames are scaled to when they are decoded.
         fit: Scale the shorter side and crop the middle, or stretch both sides.
@@ -165,6 +170,10 @@ class ClipData(LabelledFiles):
         train: str | None = None,
         val: str | None = None,
         test: str | None = None,
+        path_column: str = "path",
+        label_column: str = "label",
+        group_column: str | None = "group",
+        split_column: str | None = "split",
         held_out: float = 0.15,
         folds: int | None = None,
         fold: int = 0,
@@ -183,10 +192,11 @@ class ClipData(LabelledFiles):
         seed: int = 0,
         assets: dict[str, Any] | None = None,
     ) -> None:
+        columns = FileColumns(path_column, label_column, ListingColumns(group_column, split_column))
         super().__init__(
-            dataset=dataset, train=train, val=val, test=test, held_out=held_out, folds=folds, fold=fold, size=size,
-            max_bad=max_bad, cache=cache, batch_size=batch_size, max_tokens=max_tokens, num_workers=num_workers,
-            seed=seed, assets=assets,
+            dataset=dataset, train=train, val=val, test=test, columns=columns, held_out=held_out, folds=folds,
+            fold=fold, size=size, max_bad=max_bad, cache=cache, batch_size=batch_size, max_tokens=max_tokens,
+            num_workers=num_workers, seed=seed, assets=assets,
         )  # fmt: skip
         sampling.check()
         for name, value in (("sample_size", sample_size), ("max_frames", max_frames)):
@@ -196,9 +206,7 @@ class ClipData(LabelledFiles):
         self.decoding: dict[str, Any] = {"size": size, "fit": fit, "stream": stream, "max_frames": max_frames}
         self.augmentation = Augmentation(augment, size=size)
 
-    def list_files(self) -> list[Item]:
-        if self.dataset == "files":
-            return super().list_files()
+    def list_named(self) -> list[Item]:
         if self.dataset == "video_fight":
             return read_manifest(data_folder("video_fight", files=["clips.csv"]) / "clips.csv")
         return list_folder(sample.clips_folder(self.cache_folder, size=self.sample_size, seed=self.seed))

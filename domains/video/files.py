@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from domains.video.badfiles import BadFiles
 from domains.video.cache import cache_root
-from domains.video.listing import SPLITS, Item, check_apart, fold_items, list_items, place_items, split_items
+from domains.video.listing import FileColumns, Item, list_items, tell_apart
 from suite import run_folder
 from suite.classification import NO_LABEL, count_labels, encode_labels, label_assets
 from suite.data import Examples, SuiteDataModule
 from suite.errors import UsageError
+from suite.splits import Division, Splits, check_sources
 from suite.vocabulary import Labels
 
-ALL = "all"
 PIXELS = 500  # training files whose middle frame tells mean and deviation of pixels
 
 
@@ -39,6 +39,7 @@ class LabelledFiles(SuiteDataModule):
         train: str | None,
         val: str | None,
         test: str | None,
+        columns: FileColumns,
         held_out: float,
         folds: int | None,
         fold: int,
@@ -55,33 +56,40 @@ class LabelledFiles(SuiteDataModule):
             batch_size=batch_size, max_tokens=max_tokens, num_workers=num_workers, seed=seed, assets=assets
         )
         self.paths = {"train": train, "val": val, "test": test}
-        if dataset != "files" and any(self.paths.values()):
-            raise UsageError(f"data.train, val and test need --data.dataset files, not {dataset}")
-        if dataset == "files" and not train and assets is None:
-            raise UsageError("--data.dataset files needs --data.train: a folder with one for each class, or a table")
-        if folds is not None and (val or test):
-            raise UsageError("data.folds cuts data.train: leave data.val and data.test out")
+        form = "a folder with one for each class, or a table"
+        check_sources(dataset, self.paths, folds=folds, has_assets=assets is not None, form=form)
         if size < 8:
             raise UsageError(f"data.size is {size}, allowed is 8 or more pixels")
         if not 0 <= max_bad <= 1:
             raise UsageError(f"data.max_bad is {max_bad}, allowed is 0 to 1")
-        if folds is not None and folds < 2:
-            raise UsageError(f"data.folds is {folds}, allowed is 2 or more")
-        self.dataset, self.held_out, self.size = dataset, held_out, size
-        self.folds, self.fold, self.cache = folds, fold, cache
+        self.dataset, self.columns, self.size, self.cache = dataset, columns, size, cache
         self.bad = BadFiles(limit=max_bad)
-        self._items: dict[str, list[Item]] = {}
+        self.parts = Splits(
+            self._list,
+            own=[split for split, path in self.paths.items() if path] if dataset == "files" else ["train"],
+            division=Division(held_out, seed, folds, fold),
+            name=f"dataset {dataset}",
+            key=tell_apart,
+        )
         self._read: dict[str, tuple[list[Item], Any]] = {}
 
-    def list_files(self) -> list[Item]:
-        """All files of the dataset, or of ``train``, with the splits that are given for them."""
-        if not self.paths["train"]:
-            raise UsageError("data.train is needed: what is missing is taken from it")
-        return self.list_path(self.paths["train"])
+    def list_named(self) -> list[Item]:
+        """All files of a dataset that has a name, with the splits that are given for them."""
+        raise NotImplementedError
 
     def list_path(self, path: str) -> list[Item]:
         """The files that ``path`` names."""
-        return list_items(path)
+        return list_items(path, self.columns)
+
+    def _list(self, split: str) -> list[Item]:
+        path = self.paths[split]
+        if path is None:
+            return self.list_named()
+        items = self.list_path(path)
+        if split == "train":
+            return items
+        # Another folder may have files of the same names.
+        return [item if item.split else item._replace(name=f"{split}/{item.name}") for item in items]
 
     def read(self, items: Sequence[Item]) -> tuple[list[Any], dict[str, str]]:
         """What stands in each of ``items``, ``None`` where it cannot be read; and the reasons by name."""
@@ -100,51 +108,18 @@ class LabelledFiles(SuiteDataModule):
         """Where this domain keeps what it has decoded."""
         return cache_root(self.cache) / "video"
 
-    @property
-    def splits(self) -> list[str]:
-        """What ``--data.split`` may name."""
-        return [*SPLITS, ALL]
-
     def where(self, split: str) -> str:
         """What a split is called in messages."""
         return f"{self.paths.get(split) or self.paths['train'] or f'dataset {self.dataset}'}, {split}"
 
     def items(self, split: str) -> list[Item]:
-        """The files of a split, readable or not.
+        """The files of a split, or of all, readable or not.
 
         Raises:
             UsageError: no such split.
             DataError: nothing there, or it cannot be split as asked.
         """
-        if split not in self.splits:
-            raise UsageError(f"--data.split {split}: there are {', '.join(self.splits)}")
-        if split == ALL:
-            others = SPLITS if self.dataset != "files" or self.paths["train"] else self._own
-            return [item for name in others for item in self.items(name)]
-        if split not in self._items:
-            if split in self._own:
-                path = self.paths[split] or ""
-                self._items[split] = place_items(self.list_path(path), split, where=path)
-            else:
-                self._cut()
-            check_apart(self._items.values())
-        return self._items[split]
-
-    @property
-    def _own(self) -> list[str]:
-        """The splits beside train with files of their own."""
-        return [name for name in ("val", "test") if self.paths[name]]
-
-    def _cut(self) -> None:
-        """List what there is but for such splits."""
-        found = self.list_files()
-        if self.folds is not None:
-            found = fold_items(found, folds=self.folds, fold=self.fold, held_out=self.held_out, seed=self.seed)
-        else:
-            found = split_items(found, held_out=self.held_out, seed=self.seed, others=self._own)
-        for split in SPLITS:
-            if split not in self._own:
-                self._items[split] = [item for item in found if item.split == split]
+        return self.parts.items(split)
 
     def contents(self, split: str) -> tuple[list[Item], list[Any]]:
         """The readable files of a split and what stands in them, read once.

@@ -16,10 +16,11 @@ from domains.video.augmentation import Augmentation, AugmentConfig
 from domains.video.cache import file_key, open_array, open_plain, save_array, save_plain
 from domains.video.decoding import Fit
 from domains.video.files import LabelledFiles
-from domains.video.listing import Item, is_archive, list_folder
+from domains.video.listing import FileColumns, Item, is_archive, list_folder
 from domains.video.pictures import UNREAD, decode_pictures, list_archive
 from suite.console import notice
 from suite.errors import UsageError
+from suite.listing import ListingColumns
 from suite.sources import data_folder
 
 Pictures = NDArray[numpy.uint8]
@@ -79,13 +80,17 @@ class ImageData(LabelledFiles):
 
     Args:
         dataset: The embedded sample (six shapes), the CIFAR-10 archive from SUITE_DATA_DIR, or your files.
-        train: With dataset files: a folder with one folder a class, or with train, val and test of such; a table
-            with the columns path, label and, where there are any, group and split; or a tar archive SPLIT/CLASS/FILE.
+        train: With dataset files: a folder with one folder a class, or with train, val and test of such; a manifest
+            (.csv, .tsv, .jsonl, .parquet); or a tar archive SPLIT/CLASS/FILE.
         val: Likewise, of this split alone; what train has of it, or held_out of its files, if not given.
         test: Likewise.
+        path_column: Column of a manifest with the paths, which count from its own folder.
+        label_column: Column with the class.
+        group_column: Column with a group, if there is one: files of a group never stand on both sides of a split.
+        split_column: Column that says train, val or test, if there is one.
         held_out: Share of the training files for each of val and test that is not given; groups stay whole.
-        folds: Deal all files out to so many folds and test on one of them; splits that are given do not count then.
-        fold: Which of the folds, from 0.
+        folds: Cut all files into so many folds; test is one of them (scripts/crossvalidate.py does all).
+        fold: Which of the folds is tested, from 0.
         sample_size: Training pictures of the embedded sample, any number.
         size: Height and width that pictures are scaled to when they are decoded.
         fit: Scale the shorter side and crop the middle, or stretch both sides.
@@ -108,6 +113,10 @@ class ImageData(LabelledFiles):
         train: str | None = None,
         val: str | None = None,
         test: str | None = None,
+        path_column: str = "path",
+        label_column: str = "label",
+        group_column: str | None = "group",
+        split_column: str | None = "split",
         held_out: float = 0.1,
         folds: int | None = None,
         fold: int = 0,
@@ -122,22 +131,21 @@ class ImageData(LabelledFiles):
         seed: int = 0,
         assets: dict[str, Any] | None = None,
     ) -> None:
+        columns = FileColumns(path_column, label_column, ListingColumns(group_column, split_column))
         super().__init__(
-            dataset=dataset, train=train, val=val, test=test, held_out=held_out, folds=folds, fold=fold, size=size,
-            max_bad=max_bad, cache=cache, batch_size=batch_size, max_tokens=None, num_workers=num_workers,
-            seed=seed, assets=assets,
+            dataset=dataset, train=train, val=val, test=test, columns=columns, held_out=held_out, folds=folds,
+            fold=fold, size=size, max_bad=max_bad, cache=cache, batch_size=batch_size, max_tokens=None,
+            num_workers=num_workers, seed=seed, assets=assets,
         )  # fmt: skip
         if sample_size < 1:
             raise UsageError(f"data.sample_size is {sample_size}, allowed is 1 or more")
         self.sample_size, self.fit = sample_size, fit
         self.augmentation = Augmentation(augment, size=size)
 
-    def list_files(self) -> list[Item]:
+    def list_named(self) -> list[Item]:
         if self.dataset == "cifar10":
             return list_archive(data_folder("cifar10", files=[_CIFAR]) / _CIFAR)
-        if self.dataset == "sample":
-            return list_folder(sample.pictures_folder(self.cache_folder, size=self.sample_size, seed=self.seed))
-        return super().list_files()
+        return list_folder(sample.pictures_folder(self.cache_folder, size=self.sample_size, seed=self.seed))
 
     def list_path(self, path: str) -> list[Item]:
         archive = Path(path).expanduser()

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from domains.video.decoding import Fit, scaled_size
-from domains.video.listing import SPLITS, Item, is_archive
+from domains.video.listing import Item, is_archive
 from suite.errors import DataError, gather
+from suite.splits import SPLITS
 
 UNREAD = "cannot be read"
 """How the reason begins of a file that the system did not hand out; another time it may."""

@@ -1,0 +1,156 @@
+"""Which files there are, with their conditions, groups and splits: folders, tables, and two public sets."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from domains.audio.files import ENDINGS
+from suite.console import notice
+from suite.errors import DataError, UsageError
+from suite.folders import is_hidden, split_folders
+from suite.listing import ListingColumns, read_entries
+from suite.sources import data_folder
+
+_FSDD_NAME = re.compile(r"(\d)_([a-z]+)_(\d+)\.wav")
+_FSDD_TEST, _FSDD_VAL = range(0, 5), range(5, 7)
+
+CONDITIONS = {"sample": ("instrument", "pitch"), "fsdd": ("speaker", "digit"), "ljspeech": ()}
+"""The conditions that named sets have."""
+
+
+class Item(NamedTuple):
+    """A file before it is opened, with a value for each condition, and its group and split where they are given."""
+
+    path: Path
+    conditions: dict[str, str]
+    group: str | None = None
+    split: str | None = None
+
+    @property
+    def label(self) -> str:
+        return label_of(self.conditions)
+
+
+def label_of(conditions: dict[str, str]) -> str:
+    """The combination of all conditions: what splits are stratified by."""
+    return " ".join(f"{name}={value}" for name, value in sorted(conditions.items()))
+
+
+def list_named(dataset: str) -> list[Item]:
+    """The files of a public set, all with their splits.
+
+    Raises:
+        DataError: the folder is not there, or holds other files.
+    """
+    return _fsdd() if dataset == "fsdd" else _ljspeech()
+
+
+def _fsdd() -> list[Item]:
+    """Free Spoken Digits: recordings 0 to 4 of each speaker and digit are the test, 5 and 6 the validation split."""
+    wanted = "recordings/DIGIT_SPEAKER_INDEX.wav"
+    folder = data_folder("fsdd", files=[], wanted=wanted) / "recordings"
+    paths = sorted(folder.glob("*.wav")) if folder.is_dir() else []
+    if not paths:
+        raise DataError(f"{folder}: no recordings; put the files DIGIT_SPEAKER_INDEX.wav there")
+    items = []
+    for path in paths:
+        found = _FSDD_NAME.fullmatch(path.name)
+        if found is None:
+            raise DataError(f"{path}: its name is not DIGIT_SPEAKER_INDEX.wav: move it away")
+        digit, speaker, index = found.groups()
+        split = "test" if int(index) in _FSDD_TEST else "val" if int(index) in _FSDD_VAL else "train"
+        items.append(Item(path, {"speaker": speaker, "digit": digit}, split=split))
+    return items
+
+
+def _ljspeech() -> list[Item]:
+    """LJ Speech: the wav files of the folder (or of ``wavs/`` in it); the last tenth is test, the one before val."""
+    folder = data_folder("ljspeech", files=[], wanted="the clips LJ*.wav")
+    paths = sorted([*folder.glob("LJ*.wav"), *folder.glob("wavs/LJ*.wav")])
+    if len(paths) < 3:
+        raise DataError(f"{folder}: {len(paths)} files LJ*.wav, needed are three or more: put the clips there")
+    tenth = max(1, len(paths) // 10)
+    splits = ["train"] * (len(paths) - 2 * tenth) + ["val"] * tenth + ["test"] * tenth
+    return [Item(path, {}, split=split) for path, split in zip(paths, splits, strict=True)]
+
+
+def list_items(source: str, *, conditions: Sequence[str], path_column: str, listing: ListingColumns) -> list[Item]:
+    """The files of a folder, or of a table, in which paths count from its own folder.
+
+    In a folder, the condition ``folder`` is the name of a file's own folder, and folders ``train``, ``val`` and
+    ``test`` at the top are splits.
+
+    Raises:
+        UsageError: a condition or a column that a folder does not have.
+        DataError: a folder without audio, or a table that cannot be read.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        listing.refuse_for(path)
+        return _list_folder(path, conditions)
+    columns = [path_column, *conditions]
+    return [
+        Item(
+            path.parent / Path(entry.values[0]).expanduser(),
+            dict(zip(conditions, entry.values[1:], strict=True)),
+            entry.group,
+            entry.split,
+        )
+        for entry in read_entries(path, columns=columns, listing=listing, filled=columns)
+    ]
+
+
+def _list_folder(root: Path, conditions: Sequence[str]) -> list[Item]:
+    unknown = [name for name in conditions if name != "folder"]
+    if unknown:
+        raise UsageError(
+            f"data.conditions {', '.join(unknown)}: a folder has only the condition folder; give a manifest (a table "
+            "with a column for each)"
+        )
+    items, others = [], []
+    for split, folder in split_folders(root).items():
+        for path in sorted(path for path in folder.rglob("*") if path.is_file() and not is_hidden(path, folder)):
+            if path.suffix.lower() in ENDINGS:
+                items.append(Item(path, {"folder": path.parent.name} if conditions else {}, split=split))
+            else:
+                others.append(path)
+    if not items:
+        raise DataError(f"{root}: no files {', '.join(ENDINGS)} in it or below")
+    if others:
+        notice(
+            f"data: {root}: {len(others)} file(s) end in something else than {', '.join(ENDINGS)} and are left out "
+            f"(first {others[0]})"
+        )
+    return items
+
+
+def check_choice(items: Sequence[Item], wanted: Iterable[tuple[str, str]]) -> None:
+    """Refuse conditions and values that none of ``items``, those of all splits, has.
+
+    Raises:
+        UsageError: listing those there are.
+    """
+    for name, value in wanted:
+        values = sorted({item.conditions.get(name, "") for item in items} - {""})
+        if not values:
+            names = sorted({key for item in items for key in item.conditions})
+            raise UsageError(f"{name}={value}: no such condition; there are {', '.join(names) or 'none'}")
+        if value not in values:
+            raise UsageError(f"{name}={value}: no file has it; there are {', '.join(values)}")
+
+
+def choose(items: list[Item], *, only: dict[str, str], leave_out: dict[str, str], most: int | None) -> list[Item]:
+    """Items of certain conditions, and at most so many for each combination of values, the first by name."""
+    kept = [item for item in items if all(item.conditions[name] == value for name, value in only.items())]
+    kept = [item for item in kept if not any(item.conditions[name] == value for name, value in leave_out.items())]
+    if most is None:
+        return kept
+    seen: Counter[str] = Counter()
+    few = []
+    for item in kept:
+        seen[item.label] += 1
+        if seen[item.label] <= most:
+            few.append(item)
+    return few

@@ -232,6 +232,8 @@ def read(path: str | Path, *, map_location: Any = "cpu", mmap: bool = False) -> 
     record = checkpoint.get(RECORD_KEY) if isinstance(checkpoint, dict) else None
     if not isinstance(record, dict) or not {"format", "settings", "assets"} <= record.keys():
         raise CheckpointError(f"{path}: not a checkpoint of this suite (it has no record of settings and assets)")
+    if not isinstance(record["format"], int) or not isinstance(record["settings"], dict):
+        raise CheckpointError(f"{path}: not a checkpoint of this suite (its record is not a number and settings)")
     if record["format"] > FORMAT:
         raise CheckpointError(f"{path}: format {record['format']} is newer than this version reads ({FORMAT}): update")
     if checkpoint.get("hyper_parameters"):

@@ -161,11 +161,14 @@ def _peek(verb: str, arguments: Sequence[str]) -> str:
     given = [argument for argument in arguments if argument.startswith("--checkpoint")]
     if not given and not {"-h", "--help"} & set(arguments):
         raise UsageError(f"--checkpoint is missing: use {verb}.py --checkpoint FILE (or a run folder)")
+    found = None  # of several the last, as with other flags
     for position, argument in enumerate(arguments):
         if argument == "--checkpoint" and position + 1 < len(arguments):
-            return arguments[position + 1]
+            found = arguments[position + 1]
         if argument.startswith("--checkpoint="):
-            return argument.removeprefix("--checkpoint=")
+            found = argument.removeprefix("--checkpoint=")
+    if found is not None:
+        return found
     raise UsageError(f"--checkpoint needs a value: {verb}.py --checkpoint FILE (or a run folder); --help needs it too")
 
 

@@ -115,12 +115,22 @@ def test_a_checkpoint_cannot_run_code(form: str, copied: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "content", [{"weight": torch.zeros(2)}, {}, [1, 2], torch.zeros(3), {"suite": 1}, {"suite": {"format": 1}}]
+    "content",
+    [
+        *({"weight": torch.zeros(2)}, {}, [1, 2], torch.zeros(3), {"suite": 1}, {"suite": {"format": 1}}),
+        {"suite": {"format": "x", "settings": {}, "assets": {}}},
+        {"suite": {"format": 1, "settings": [], "assets": {}}},
+    ],
 )
 def test_a_foreign_checkpoint_is_refused(content: Any, tmp_path: Path) -> None:
     path = tmp_path / "foreign.ckpt"
     torch.save(content, path)
     assert_one_line(run("predict", "--checkpoint", path, stdin=b"A\n"), 1, str(path), "not a checkpoint of this suite")
+
+
+def test_of_two_checkpoints_the_last_is_meant(tmp_path: Path) -> None:
+    ran = run("predict", "--checkpoint", tmp_path / "none.ckpt", "--checkpoint", trained(), stdin=b"A\n")
+    assert ran.status == 0, ran.err
 
 
 @pytest.mark.parametrize("content", [b"just text\n", b"\x80\x02}", b"PK\x03\x04 nothing", bytes(100)])

@@ -49,10 +49,12 @@ class DecodingConfig:
             raise UsageError(f"beam_size is {self.beam_size}, allowed is 1 or more")
         if not 1 <= self.n_best <= self.beam_size:
             raise UsageError(f"n_best is {self.n_best}, allowed is 1 to beam_size ({self.beam_size})")
-        if self.length_penalty < 0:
-            raise UsageError(f"length_penalty is {self.length_penalty}, allowed is 0 or more")
-        if self.max_length < 1 or not self.max_ratio > 0:  # so written, NaN is refused too
-            raise UsageError("max_length must be 1 or more, max_ratio more than 0")
+        if not 0 <= self.length_penalty <= 10:  # so written, NaN is refused too
+            raise UsageError(f"length_penalty is {self.length_penalty}, allowed is 0 to 10; usual are 0.6 to 1.5")
+        if not 1 <= self.max_length <= 100_000:
+            raise UsageError(f"max_length is {self.max_length}, allowed is 1 to 100,000 tokens")
+        if not 0 < self.max_ratio <= 1000:
+            raise UsageError(f"max_ratio is {self.max_ratio}, allowed is more than 0, at most 1,000")
 
 
 class Translation(dict[str, Any]):

@@ -175,8 +175,13 @@ class RunCheckpoints(Checkpoint):
         _leave(module)
 
     def _judge(self, score: float, step: int, mode: str) -> tuple[bool, bool]:
-        """Enter a score; gives whether it is the best so far, and whether it is among those kept."""
-        place = next((n for n, (other, _) in enumerate(self.best) if improves(score, other, mode)), len(self.best))
+        """Enter a score; gives whether it is the best so far, and whether it is among those kept.
+
+        Of equal scores the newer is better: a metric may stay at its worst for long (BLEU where no sentence has four
+        tokens), and the first checkpoint would be the best.
+        """
+        worse = (n for n, (other, _) in enumerate(self.best) if not improves(other, score, mode))
+        place = next(worse, len(self.best))
         if score != score or place >= self.policy.keep_best:
             return False, False
         self.best.insert(place, (score, step))

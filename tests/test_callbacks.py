@@ -11,6 +11,7 @@ import torch
 
 from suite.callbacks import LearningRate
 from suite.optim import OptimConfig, schedule_factor
+from suite.run_checkpoints import CheckpointPolicy, RunCheckpoints
 from tests.commands import fit_toy
 
 
@@ -125,3 +126,14 @@ def test_patience_without_a_validation_loses_nothing(flags: tuple[str, ...], tmp
     ran = fit_toy("--runs", tmp_path, "--name=a", "--patience=2", *flags)
     assert ran.status == 0, ran.err
     assert (tmp_path / "toy" / "a" / "checkpoints" / "last.ckpt").is_file()
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_of_equal_scores_the_newer_checkpoint_is_the_best(mode: str, tmp_path: Path) -> None:
+    """A metric may stay at its worst for long, and the first checkpoint is no better than the last."""
+    sign = 1.0 if mode == "max" else -1.0
+    checkpoints = RunCheckpoints(tmp_path, record={}, policy=CheckpointPolicy(keep_best=2))
+    scores = [0.0, 0.0, 1.0, 0.0, math.nan, 1.0, 0.5]
+    found = [checkpoints._judge(sign * score, step, mode) for step, score in enumerate(scores)]
+    assert [top for top, _ in found] == [True, True, True, False, False, True, False]
+    assert [step for _, step in checkpoints.best] == [5, 2]

@@ -7,7 +7,7 @@ from typing import Any
 
 from suite.cli import Domains
 from suite.closing import figure_lines, test_figures
-from suite.console import is_first_process, report
+from suite.console import is_first_process, notice, report
 from suite.domain import Task
 from suite.errors import SuiteError
 from suite.gather import gather_results
@@ -24,6 +24,8 @@ def evaluate(arguments: Sequence[str], domains: Domains) -> None:
     module, data, trainer, options = restore("evaluate", arguments, domains, add=_add)
     if options.output is not None and not Path(options.output).parent.is_dir():
         raise SuiteError(f"{options.output}: there is no such folder: make it, or choose another --output")
+    if options.output is not None and Path(options.output).is_dir():
+        raise SuiteError(f"{options.output}: a folder, where --output is a file: name one in it")
     data.test_split = options.split
     data.examples(options.split)
     module.kept = []
@@ -34,6 +36,8 @@ def evaluate(arguments: Sequence[str], domains: Domains) -> None:
     for line in module.evaluation_lines("test"):
         report(line)
     results = gather_results(module.kept)
+    for note in module.prediction_notes(results):
+        notice(note)
     if options.output is not None and is_first_process():
         output = Path(options.output)
         write_results(output, results)

@@ -106,6 +106,7 @@ def test_a_recipe_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
         (["--trainer.accumulate_grad_batches", "0"], ["trainer.accumulate_grad_batches is 0", "1 or more"]),
         (["--trainer.max_epochs", "0"], ["trainer.max_epochs is 0", "1 or more, or -1"]),
         (["--trainer.max_steps", "0"], ["trainer.max_steps is 0", "1 or more, or -1"]),
+        (["--trainer.precision", "transformer-engine"], ["trainer: ", "transformer"]),
         (["--trainer.limit_train_batches", "0"], ["trainer.limit_train_batches is 0", "trains nothing"]),
         (["--trainer.log_every_n_steps", "0"], ["trainer.log_every_n_steps is 0", "1 or more"]),
         (["--decoding.length_penalty", "11"], ["length_penalty", "11", "0 to 10"]),

@@ -93,6 +93,14 @@ def test_another_split(checkpoint: Path) -> None:
 def test_an_output_that_cannot_be_written(checkpoint: Path, tmp_path: Path) -> None:
     output = tmp_path / "none" / "out.jsonl"
     assert_one_line(run("evaluate", "--checkpoint", checkpoint, "--output", output), 1, str(output), "folder")
+    ran = run("evaluate", "--checkpoint", checkpoint, "--output", tmp_path)
+    assert_one_line(ran, 1, f"{tmp_path}: a folder, where --output is a file")
+
+
+def test_evaluation_says_how_many_translations_are_cut(checkpoint: Path) -> None:
+    ran = run("evaluate", "--checkpoint", checkpoint, "--max_length", "1")
+    assert ran.status == 0, ran.err
+    assert "translation(s) reached the limit of tokens (--max_length 1, " in ran.err
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def test_limits_of_length_follow_each_source() -> None:
     for ratio in (2.0, 1e30):
         found = module.generate(batch, decoding=DecodingConfig(beam_size=2, max_length=7, max_ratio=ratio))
         assert found.lengths[:, 0].tolist() == [7, 7]
-    with pytest.raises(UsageError, match="max_ratio more than 0"):
+    with pytest.raises(UsageError, match="max_ratio is nan, allowed is more than 0"):
         DecodingConfig(max_ratio=math.nan)
 
 

@@ -53,8 +53,8 @@ class DecodingConfig:
             raise UsageError(f"length_penalty is {self.length_penalty}, allowed is 0 to 10; usual are 0.6 to 1.5")
         if not 1 <= self.max_length <= 100_000:
             raise UsageError(f"max_length is {self.max_length}, allowed is 1 to 100,000 tokens")
-        if not 0 < self.max_ratio <= 1000:
-            raise UsageError(f"max_ratio is {self.max_ratio}, allowed is more than 0, at most 1,000")
+        if not self.max_ratio > 0:
+            raise UsageError(f"max_ratio is {self.max_ratio}, allowed is more than 0")
 
 
 class Translation(dict[str, Any]):

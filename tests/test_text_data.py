@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy
 import pyarrow as pa
@@ -197,9 +197,12 @@ def runs_of_words(text: str, size: int) -> set[tuple[str, ...]]:
 
 @pytest.mark.data
 @pytest.mark.skipif(not os.environ.get("SUITE_DATA_DIR"), reason="SUITE_DATA_DIR is not set")
-def test_no_test_text_of_sst2_is_in_the_pretraining_texts(capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("corpus", "said"), [("reviews", "sst2 "), ("news_and_wiki", "ag_news ")])
+def test_no_test_text_of_sst2_is_in_the_pretraining_texts(
+    corpus: Literal["reviews", "news_and_wiki"], said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     """By two measures that the filter does not use: whole sentences as letters, and runs of eight words."""
-    texts = corpora.reviews()
+    texts = corpora.documents(corpus)
     assert len(texts) > 10_000
     held = [text for split in ("val", "test") for text, _ in corpora.labelled("sst2", split) or []]
     joined = "\n".join(map(letters_of, texts))
@@ -209,7 +212,7 @@ def test_no_test_text_of_sst2_is_in_the_pretraining_texts(capfd: pytest.CaptureF
     for name in ("mr", "subj"):
         rows = corpora.labelled(name, "train") or []
         assert [text for text, _ in rows if runs & runs_of_words(text, 8)], f"no overlap to find in {name} either"
-    assert "left out: sst2" in capfd.readouterr().err
+    assert f"left out: {said}" in capfd.readouterr().err
 
 
 @pytest.mark.data

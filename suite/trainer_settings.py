@@ -7,7 +7,6 @@ from lightning.pytorch.strategies import StrategyRegistry
 
 from suite.errors import UsageError
 
-_NO_LIMIT = {"max_epochs": ", or -1 for no limit", "max_steps": ", or -1 for no limit", "limit_train_batches": ""}
 # Processes that share tensors, which adds sums up twice.
 _SHARING = ("spawn", "fork", "notebook")
 
@@ -29,9 +28,10 @@ def check_trainer(settings: Mapping[str, Any]) -> None:
         raise UsageError(f"trainer.accumulate_grad_batches is {given}, allowed is 1 or more batches in a step")
     if settings.get("log_every_n_steps") == 0:
         raise UsageError("trainer.log_every_n_steps is 0, allowed is 1 or more steps")
-    for key in ("max_epochs", "max_steps", "limit_train_batches"):
+    unlimited = ", or -1 for no limit"
+    for key, more in (("max_epochs", unlimited), ("max_steps", unlimited), ("limit_train_batches", "")):
         if settings.get(key) == 0:
-            raise UsageError(f"trainer.{key} is 0, which trains nothing: allowed is 1 or more" + _NO_LIMIT[key])
+            raise UsageError(f"trainer.{key} is 0, which trains nothing: allowed is 1 or more{more}")
     _check_strategy(settings.get("strategy"))
 
 

@@ -10,10 +10,8 @@ import pytest
 import soundfile
 import torch
 
-from domains.audio import sample
 from domains.audio.data import AudioData, WaveBatch
 from domains.audio.mel import MelConfig
-from domains.audio.pitch import fundamental, semitones
 from domains.audio.windows import WaveExamples
 from suite.errors import DataError, UsageError
 from suite.mu_law import mu_law_encode, silence
@@ -161,41 +159,6 @@ def test_spectra_come_with_windows_that_stand_on_their_grid(tmp_path: Path) -> N
     assert isinstance(batch, WaveBatch)
     assert batch.local is not None
     assert data.assets["mel"] == {"bands": 8, "hop": 50, "window": 200}
-
-
-def test_the_sample_has_ten_minutes_of_notes_with_their_pitch() -> None:
-    notes = sample.generate("train", minutes=10)
-    assert sum(len(note.samples) for note in notes) == 10 * 60 * sample.RATE
-    assert {note.instrument for note in notes} == set(sample.INSTRUMENTS)
-    assert len({note.pitch for note in notes}) == 37
-    found = [fundamental(note.samples, sample.RATE) for note in notes[::10]]
-    asked = [sample.frequency(note.pitch) for note in notes[::10]]
-    near = [hertz is not None and abs(semitones(hertz, f)) < 0.5 for hertz, f in zip(found, asked, strict=True)]
-    assert sum(near) >= 0.98 * len(near)
-    again = sample.generate("train", minutes=0.1)
-    assert all(numpy.array_equal(one.samples, other.samples) for one, other in zip(again[:3], notes, strict=False))
-    assert not numpy.array_equal(sample.generate("test", minutes=0.1)[0].samples[:500], notes[0].samples[:500])
-
-
-@pytest.mark.parametrize("hertz", [85.0, 110.0, 261.6, 440.0, 880.0])
-@pytest.mark.parametrize("rate", [8000, 22050])
-def test_the_fundamental_of_tones_is_found(hertz: float, rate: int) -> None:
-    time = numpy.arange(rate // 2) / rate
-    rng = numpy.random.default_rng(0)
-    pure = numpy.sin(2 * numpy.pi * hertz * time)
-    harmonics = [numpy.sin(2 * numpy.pi * k * hertz * time + k) / k for k in range(1, 6) if k * hertz < rate / 2]
-    rich = numpy.sum(harmonics, axis=0)
-    weak = 0.3 * pure + numpy.sin(4 * numpy.pi * hertz * time)
-    for wave in (pure, rich, weak, pure + 0.05 * rng.normal(size=len(time))):
-        found = fundamental(wave.astype(numpy.float32), rate)
-        assert found is not None
-        assert abs(semitones(found, hertz)) < 0.35  # at 8 kHz a period of 1,100 Hz is seven samples long
-
-
-def test_noise_and_silence_have_no_fundamental() -> None:
-    noise = numpy.random.default_rng(0).normal(size=8000).astype(numpy.float32)
-    for wave in (noise, numpy.zeros(8000, numpy.float32), numpy.zeros(10, numpy.float32)):
-        assert fundamental(wave, 8000) is None
 
 
 @needs_data
@@ -369,12 +332,6 @@ def test_folds_test_each_file_once_and_keep_groups_whole(tmp_path: Path) -> None
     split = write_manifest(tmp_path / "split.csv", rows)
     with pytest.raises(DataError, match="group '0' is in train and val: a group belongs"):
         own(split, split_column="part", group_column="take").items("train")
-
-
-def test_the_sample_can_be_cut_into_folds() -> None:
-    folds = [AudioData(sample_minutes=0.2, folds=3, fold=fold, held_out=0.2) for fold in range(3)]
-    tested = [{each.clip.name for each in data.items("test")} for data in folds]
-    assert len(set.union(*tested)) == sum(map(len, tested)) == len(sample.generate("train", minutes=0.2))
 
 
 def test_a_value_that_a_split_lacks_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -118,6 +118,22 @@ KINDS = {"unequal": 1, "not UTF-8": 1, "empty": 1, "missing": 1, "column": 1, "w
 KINDS |= {"one row": 1, "table not UTF-8": 1, "ending": 2}
 
 
+@pytest.mark.parametrize(
+    ("flag", "value", "allowed"),
+    [
+        ("length_penalty", "11", "0 to 10"),
+        ("max_length", "99999999999999999999", "1 to 100,000"),
+        ("max_ratio", ".nan", "more than 0"),
+    ],
+)
+def test_decoding_that_would_fail_in_validation_is_refused_before_the_run(
+    flag: str, value: str, allowed: str, tmp_path: Path
+) -> None:
+    ran = fit(tmp_path / "runs", f"--decoding.{flag}", value)
+    assert_one_line(ran, 2, f"{flag} is {value.removeprefix('.')}", allowed)
+    assert not (tmp_path / "runs").exists(), "nothing was made"
+
+
 @pytest.mark.parametrize(("kind", "status"), KINDS.items())
 def test_bad_files_are_one_line_and_leave_no_run(kind: str, status: int, tmp_path: Path) -> None:
     files, parts = bad_files(kind, tmp_path)

@@ -10,7 +10,7 @@ from torch import Tensor
 from domains.audio import sample
 from domains.audio.listing import CONDITIONS, Item, list_items, list_named
 from domains.audio.mel import MelConfig
-from domains.audio.recordings import Choice, FileRecordings, Recording, sample_recordings
+from domains.audio.recordings import Choice, Recording, Recordings, file_recordings, sample_recordings
 from domains.audio.requests import GenerationBatch, Request, RequestExamples, add_arguments, read_requests
 from domains.audio.windows import WaveExamples, Window
 from suite.console import notice
@@ -19,7 +19,7 @@ from suite.errors import DataError, UsageError
 from suite.listing import ListingColumns
 from suite.mu_law import silence
 from suite.sequence import pad_sequences
-from suite.splits import SPLITS, Division, Splits, check_sources
+from suite.splits import SPLITS, Division, check_sources
 
 
 class WaveBatch(NamedTuple):
@@ -111,14 +111,14 @@ class AudioData(SuiteDataModule):
         self.names = self._condition_names(conditions)
         self._check()
         choice = Choice(pairs_of("data.only", only), pairs_of("data.leave_out", leave_out), most)
-        self.parts = self._parts(Division(held_out, seed, folds, fold), choice)
+        self.recordings = self._recordings(Division(held_out, seed, folds, fold), choice)
 
-    def _parts(self, division: Division, choice: Choice) -> Splits[Recording] | FileRecordings:
+    def _recordings(self, division: Division, choice: Choice) -> Recordings:
         if self.dataset == "sample":
-            return sample_recordings(division, minutes=self.sample_minutes)
+            return sample_recordings(minutes=self.sample_minutes, division=division, choice=choice)
         own = [split for split, path in self.paths.items() if path] if self.dataset == "files" else ["train"]
         name = f"dataset {self.dataset}"
-        return FileRecordings(self._list, own=own, division=division, name=name, choice=choice, rate=self.sample_rate)
+        return file_recordings(self._list, own=own, division=division, name=name, choice=choice, rate=self.sample_rate)
 
     def _list(self, split: str) -> list[Item]:
         path = self.paths[split]
@@ -157,8 +157,7 @@ class AudioData(SuiteDataModule):
         if self.dataset == "sample":  # all there are, also where a short sample does not have them
             every = {"instrument": list(sample.INSTRUMENTS), "pitch": [str(each) for each in sample.PITCHES]}
             return self._assets_with({name: every[name] for name in self.names})
-        if isinstance(self.parts, FileRecordings):
-            self.parts.open(SPLITS)  # what is wrong with any file is said before there is a run
+        self.recordings.open(SPLITS)  # what is wrong with any file is said before there is a run
         found = {
             name: sorted({recording.conditions[name] for recording in self.items("train")}, key=_natural)
             for name in self.names
@@ -211,7 +210,7 @@ class AudioData(SuiteDataModule):
             UsageError: no such split.
             DataError: files that cannot be read or divided.
         """
-        return self.parts.items(split)
+        return self.recordings.items(split)
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256()

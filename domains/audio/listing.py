@@ -30,12 +30,8 @@ class Item(NamedTuple):
 
     @property
     def label(self) -> str:
-        return label_of(self.conditions)
-
-
-def label_of(conditions: dict[str, str]) -> str:
-    """The combination of all conditions: what splits are stratified by."""
-    return " ".join(f"{name}={value}" for name, value in sorted(conditions.items()))
+        """The combination of all conditions: what splits are stratified by."""
+        return " ".join(f"{name}={value}" for name, value in sorted(self.conditions.items()))
 
 
 def list_named(dataset: str) -> list[Item]:

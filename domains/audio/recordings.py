@@ -3,11 +3,12 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from domains.audio import sample
 from domains.audio.files import ArrayClip, Clip, FileClip, open_clips
-from domains.audio.listing import Item, check_choice, choose, label_of
+from domains.audio.listing import Item, check_choice, choose
 from suite.console import notice
 from suite.errors import DataError, gather
 from suite.splits import ALL, SPLITS, Division, Splits
@@ -20,62 +21,33 @@ class Recording(NamedTuple):
 
     clip: Clip
     conditions: dict[str, str]
-    group: str | None = None
-    split: str | None = None
-
-    @property
-    def label(self) -> str:
-        return label_of(self.conditions)
 
 
 class Choice(NamedTuple):
-    """Which files are taken: those with the values ``only``, none with ``leave_out``, ``most`` of each combination."""
+    """Which items are taken: those with the values ``only``, none with ``leave_out``, ``most`` of each combination."""
 
     only: dict[str, str]
     leave_out: dict[str, str]
     most: int | None
 
 
-def sample_recordings(division: Division, *, minutes: float) -> Splits[Recording]:
-    """The synthesiser's notes with their ``instrument`` and ``pitch``; training has so many ``minutes`` of them."""
-
-    def read(split: str) -> list[Recording]:
-        notes = sample.generate(split, minutes=minutes if split == "train" else _SAMPLE_MINUTES[split])
-        return [
-            Recording(
-                ArrayClip(note.samples, name=f"{split}-{number:04d}-{note.instrument}-{note.pitch}", rate=sample.RATE),
-                {"instrument": note.instrument, "pitch": note.pitch},
-            )
-            for number, note in enumerate(notes)
-        ]
-
-    return Splits(read, own=SPLITS, division=division, name="dataset sample")
-
-
-class FileRecordings:
-    """Files of each split, opened once.
+class Recordings:
+    """The items of each split that are chosen, opened once.
 
     Args:
-        read: the files that are given for train, or for another split by itself.
-        own: the splits that are.
-        division: of the rest.
-        name: of the data set, in messages.
-        choice: which files are taken.
-        rate: hertz.
+        parts: the items.
+        open_items: them as clips, and what is wrong with those that cannot be one.
+        choice: which of them are taken.
     """
 
     def __init__(
         self,
-        read: Callable[[str], list[Item]],
+        parts: Splits[Item],
+        open_items: Callable[[Sequence[Item]], tuple[Sequence[Clip], list[str]]],
         *,
-        own: Sequence[str],
-        division: Division,
-        name: str,
         choice: Choice,
-        rate: int,
     ) -> None:
-        self.parts = Splits(read, own=own, division=division, name=name, key=lambda item: os.path.normpath(item.path))
-        self.choice, self.rate = choice, rate
+        self.parts, self.open_items, self.choice = parts, open_items, choice
         self._opened: dict[str, list[Recording]] = {}
 
     def items(self, split: str) -> list[Recording]:
@@ -89,22 +61,22 @@ class FileRecordings:
         return self._opened[split]
 
     def open(self, splits: Sequence[str]) -> None:
-        """Look at the files of all these splits before any is used.
+        """Look at the items of all these splits before any is used.
 
         Raises:
             As ``items``, with what is wrong with the files of all of them at once.
         """
-        opened: dict[str, tuple[list[Item], list[FileClip]]] = {}
+        opened: dict[str, tuple[list[Item], Sequence[Clip]]] = {}
         problems: list[str] = []
         for split in splits:
             if split not in self._opened:
                 items = self._chosen(split)
-                clips, bad = open_clips([item.path for item in items], rate=self.rate)
+                clips, bad = self.open_items(items)
                 opened[split] = (items, clips)
                 problems += bad
         gather(problems, limit=20)
         for split, (items, clips) in opened.items():
-            self._say_rates(clips, split)
+            _say_rates(clips, split)
             self._opened[split] = [Recording(clip, item.conditions) for clip, item in zip(clips, items, strict=True)]
 
     def _chosen(self, split: str) -> list[Item]:
@@ -117,8 +89,35 @@ class FileRecordings:
             raise DataError(f"the {split} split has no files left after data.only and data.leave_out")
         return chosen
 
-    def _say_rates(self, clips: Sequence[FileClip], split: str) -> None:
-        others = Counter(clip.own_rate for clip in clips if clip.own_rate != self.rate)
-        if others:
-            rates = ", ".join(f"{count} at {own} Hz" for own, count in sorted(others.items()))
-            notice(f"data: of {len(clips)} files in {split}, {rates} are resampled to {self.rate} Hz")
+
+def file_recordings(
+    read: Callable[[str], list[Item]], *, own: Sequence[str], division: Division, name: str, choice: Choice, rate: int
+) -> Recordings:
+    """Files at ``rate`` hertz; see ``Splits`` for the rest."""
+    parts = Splits(read, own=own, division=division, name=name, key=lambda item: os.path.normpath(item.path))
+    return Recordings(parts, lambda items: open_clips([item.path for item in items], rate=rate), choice=choice)
+
+
+def sample_recordings(*, minutes: float, division: Division, choice: Choice) -> Recordings:
+    """The synthesiser's notes with their ``instrument`` and ``pitch``; training has so many ``minutes`` of them."""
+    clips: dict[Path, Clip] = {}
+
+    def read(split: str) -> list[Item]:
+        items = []
+        for number, note in enumerate(
+            sample.generate(split, minutes=minutes if split == "train" else _SAMPLE_MINUTES[split])
+        ):
+            name = f"{split}-{number:04d}-{note.instrument}-{note.pitch}"
+            items.append(Item(Path(name), {"instrument": note.instrument, "pitch": note.pitch}))
+            clips[items[-1].path] = ArrayClip(note.samples, name=name, rate=sample.RATE)
+        return items
+
+    parts = Splits(read, own=SPLITS, division=division, name="dataset sample")
+    return Recordings(parts, lambda items: ([clips[item.path] for item in items], []), choice=choice)
+
+
+def _say_rates(clips: Sequence[Clip], split: str) -> None:
+    others = Counter(clip.own_rate for clip in clips if isinstance(clip, FileClip) and clip.own_rate != clip.rate)
+    if others:
+        rates = ", ".join(f"{count} at {own} Hz" for own, count in sorted(others.items()))
+        notice(f"data: of {len(clips)} files in {split}, {rates} are resampled to {clips[0].rate} Hz")

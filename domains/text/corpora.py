@@ -3,7 +3,7 @@
 import gzip
 import re
 import zlib
-from typing import Literal, get_args
+from typing import Literal, TypeGuard, get_args
 
 from domains.text.overlap import Overlap
 from suite.console import notice
@@ -13,7 +13,6 @@ from suite.sources import data_folder, read_csv_rows, read_lines
 Row = tuple[str, str]  # text, label
 LabelledName = Literal["sst2", "ag_news", "mr", "subj", "cr"]
 CorpusName = Literal["tinyshakespeare", "reviews", "news_and_wiki"]
-CORPORA: tuple[CorpusName, ...] = get_args(CorpusName)
 _SST2 = {"train": "train.tsv", "val": "dev.tsv", "test": "test.tsv"}
 _SENTIMENT = {"0": "negative", "1": "positive"}
 _AG_NEWS = {"train": "train_subset_raw.csv.gz", "test": "test.csv.gz"}
@@ -64,6 +63,11 @@ def _unescape(text: str) -> str:
     """News text without what is left of its mark-up: " #39;" is an apostrophe, a backslash a line end."""
     text = text.replace(" #39;", "'").replace("#39;", "'").replace(" quot;", '"').replace("\\", " ")
     return text.replace("&lt;", "<").replace("&gt;", ">").replace(" #36;", " $").replace(" amp;", " & ")
+
+
+def is_corpus(name: str) -> TypeGuard[CorpusName]:
+    """Whether ``documents`` has it."""
+    return name in get_args(CorpusName)
 
 
 def documents(name: CorpusName) -> list[str]:

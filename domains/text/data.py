@@ -218,7 +218,4 @@ class TextData(SuiteDataModule):
 
 def _texts(name: str) -> list[str]:
     """More texts for a vocabulary: a named corpus, or the lines of a file."""
-    for corpus in corpora.CORPORA:
-        if name == corpus:
-            return corpora.documents(corpus)
-    return read_lines(name)
+    return corpora.documents(name) if corpora.is_corpus(name) else read_lines(name)

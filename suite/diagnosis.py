@@ -105,9 +105,7 @@ def _observe(run: Any, settings: dict[str, Any], *, data: SuiteDataModule, modul
         trainer.callbacks.append(probe)  # type: ignore[attr-defined]
         trainer.fit(module, datamodule=data)
         if not profile.steps:
-            raise UsageError(
-                "no training step was made: trainer.max_epochs, max_steps or limit_train_batches forbid it"
-            )
+            raise UsageError("no training step was made: trainer.max_time is over before the first")
         batch = data.transfer_batch_to_device(probe.batch, module.device, 0)
         folder = Path(trainer.default_root_dir)
         seen = Observed(module, data, trainer, profile, probe, batch, folder, WARM_UP)

@@ -13,7 +13,7 @@ def is_hidden(path: Path, root: Path) -> bool:
 
 
 def split_folders(root: Path) -> dict[str | None, Path]:
-    """The folders of splits in ``root``, if it has train, val or test; otherwise ``root`` itself, of no split.
+    """The folders train, val and test in ``root``, where there is train; otherwise ``root`` itself, of no split.
 
     With other folders beside it and neither val nor test, ``train`` is a class.
 
@@ -48,8 +48,10 @@ def class_files(root: str | Path, *, endings: Sequence[str] | None = None) -> li
     empty = []
     for each in classes:
         files = sorted(path for path in each.rglob("*") if path.is_file() and not is_hidden(path, each))
-        right = [path for path in files if endings is None or path.name.lower().endswith(tuple(endings))]
-        others += [path for path in files if path not in set(right)]
+        right: list[Path] = []
+        for path in files:
+            wanted = endings is None or path.name.lower().endswith(tuple(endings))
+            (right if wanted else others).append(path)
         if not right:
             what = "no files" if endings is None else f"no file that ends in {', '.join(endings)}"
             empty.append(f"{each}: this class has {what}: fill it or remove it")

@@ -119,6 +119,9 @@ def test_a_folder_with_splits_and_its_own_names_as_conditions(tmp_path: Path) ->
         names = [each.clip.name for each in data.items(split)]
         assert len(names) == 4
         assert all(f"/{split}/" in name for name in names)
+    write_files(tmp_path, count=1)
+    with pytest.raises(DataError, match=r"beside train, val, test there is 0\.wav: move it into one"):
+        own(tmp_path).items("train")
 
 
 def test_a_manifest_with_columns_splits_and_selections(tmp_path: Path) -> None:

@@ -325,8 +325,9 @@ def test_what_cannot_be_meant_is_one_line(tmp_path: Path, monkeypatch: pytest.Mo
     assert_one_line(diagnose_toy("--model.hiden_size", 3), 2, "did you mean --model.hidden_size?")
     assert_one_line(diagnose_toy("-c", tmp_path / "none.yaml"), 2, "none.yaml")
     assert_one_line(diagnose_toy("--trainer.max_epochs", 0), 2, "trainer.max_epochs is 0")
-    ran = diagnose_toy("--trainer.limit_train_batches", 0)
+    assert_one_line(diagnose_toy("--trainer.limit_train_batches", 0), 2, "trainer.limit_train_batches is 0")
+    ran = diagnose_toy("--trainer.max_time", "00:00:00:00")
     assert ran.status == 2
-    assert "no training step was made" in ran.err
+    assert "no training step was made: trainer.max_time" in ran.err
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert_one_line(diagnose_toy(), 2, "without a launcher")

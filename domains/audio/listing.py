@@ -106,7 +106,11 @@ def _list_folder(root: Path, conditions: Sequence[str]) -> list[Item]:
             "with a column for each)"
         )
     items, others = [], []
-    for split, folder in split_folders(root).items():
+    folders = split_folders(root)
+    loose = [path for path in sorted(root.iterdir()) if path.suffix.lower() in ENDINGS and None not in folders]
+    if loose:
+        raise DataError(f"{root}: beside {', '.join(map(str, folders))} there is {loose[0].name}: move it into one")
+    for split, folder in folders.items():
         for path in sorted(path for path in folder.rglob("*") if path.is_file() and not is_hidden(path, folder)):
             if path.suffix.lower() in ENDINGS:
                 items.append(Item(path, {"folder": path.parent.name} if conditions else {}, split=split))

@@ -11,6 +11,8 @@ from torch.nn import functional
 
 from suite.dropout import Dropout
 from suite.recurrent.dropout import Zoneout
+from suite.recurrent.gpu_steps import LAYERNORM_GRU, LAYERNORM_LSTM, PEEPHOLE_LSTM, Cell, runs_on_gpu
+from suite.recurrent.gpu_unroll import unroll_on_gpu
 from suite.recurrent.kernel_steps import (
     LayerNormGRUKernels,
     LayerNormLSTMKernels,
@@ -20,7 +22,17 @@ from suite.recurrent.kernel_steps import (
 from suite.recurrent.normalisation import EPSILON, StepNorm
 from suite.recurrent.options import RecurrentOptions
 from suite.recurrent.steps import GRUSteps, LSTMSteps, VanillaSteps
-from suite.recurrent.unroll import Extras, Recurrence, Schedule, State, make_schedule, run, start_of, to_time_major
+from suite.recurrent.unroll import (
+    Extras,
+    Recurrence,
+    Schedule,
+    State,
+    full_schedule,
+    make_schedule,
+    run,
+    start_of,
+    to_time_major,
+)
 
 
 class UnrolledLayer(nn.Module):
@@ -68,6 +80,12 @@ class UnrolledLayer(nn.Module):
         """The inputs' share of the gates ``(T, B, G)`` in one product."""
         return functional.linear(inputs, self.weight_ih, self.bias)
 
+    gpu_cell: Cell  # which kernels a GPU runs
+
+    def extras(self) -> Extras:
+        """Parameters of the cell's own, in the order in which its kernels take them."""
+        return ()
+
     def recur(self, gates: Tensor, start: State, schedule: Schedule) -> tuple[Recurrence, Extras]:
         """What stands between the products, and its own parameters."""
         raise NotImplementedError
@@ -75,12 +93,17 @@ class UnrolledLayer(nn.Module):
     def forward(
         self, inputs: Tensor, lengths: Tensor, state: State | None = None, weight: Tensor | None = None
     ) -> tuple[Tensor, State]:
-        schedule = make_schedule(lengths, inputs.size(1))
+        zoned = self.zoneout.p or self.zoneout_memory.p
+        on_gpu = not zoned and runs_on_gpu(inputs, size=self.hidden_size)
+        schedule = (full_schedule if on_gpu else make_schedule)(lengths, inputs.size(1))
         gates = self.project(to_time_major(inputs, schedule), schedule)
         start = start_of(state, gates, schedule, batch=len(inputs), size=self.hidden_size, count=self.num_states)
+        weight = self.weight_hh if weight is None else weight
+        if on_gpu:
+            return run(self.gpu_cell, gates, weight, start, schedule, extras=self.extras(), steps=inputs.size(1),
+                       unroll=unroll_on_gpu)  # fmt: skip
         recurrence, extras = self.recur(gates, start, schedule)
-        return run(recurrence, gates, self.weight_hh if weight is None else weight, start, schedule, extras=extras,
-                   steps=inputs.size(1))  # fmt: skip
+        return run(recurrence, gates, weight, start, schedule, extras=extras, steps=inputs.size(1))
 
 
 class VanillaLayer(UnrolledLayer):
@@ -93,6 +116,7 @@ class VanillaLayer(UnrolledLayer):
             input_size, hidden_size, num_gates=1, num_states=1, options=options, diagonal=diagonal, bias=True
         )
         self.activation = activation
+        self.gpu_cell = Cell("indrnn" if diagonal else "vanilla", gates=1, activation=activation)
 
     def recur(self, gates: Tensor, start: State, schedule: Schedule) -> tuple[Recurrence, Extras]:
         return VanillaSteps(self.activation, zone=self.zoneout.draw(len(gates), start[0])), ()
@@ -105,6 +129,8 @@ class PeepholeLSTMLayer(UnrolledLayer):
     ``o = sigmoid(W x + U h + p_o * c' + b)``, ``h' = o * tanh(c')``.
     """
 
+    gpu_cell = PEEPHOLE_LSTM
+
     def __init__(self, input_size: int, hidden_size: int, *, options: RecurrentOptions) -> None:
         super().__init__(input_size, hidden_size, num_gates=4, num_states=2, options=options)
         self.peepholes = nn.Parameter(torch.zeros(3, hidden_size))  # input, forget, output
@@ -112,11 +138,14 @@ class PeepholeLSTMLayer(UnrolledLayer):
     def recurrent_weights(self) -> list[nn.Parameter]:
         return [self.weight_hh, self.peepholes]
 
+    def extras(self) -> Extras:
+        return (self.peepholes,)
+
     def recur(self, gates: Tensor, start: State, schedule: Schedule) -> tuple[Recurrence, Extras]:
         zones = [zoneout.draw(len(gates), start[0]) for zoneout in (self.zoneout, self.zoneout_memory)]
         if runs_compiled(start[0]) and zones == [None, None]:
-            return PeepholeLSTMKernels(), (self.peepholes,)
-        return LSTMSteps(zone=zones[0], zone_memory=zones[1]), (self.peepholes,)
+            return PeepholeLSTMKernels(), self.extras()
+        return LSTMSteps(zone=zones[0], zone_memory=zones[1]), self.extras()
 
 
 class LayerNormLSTMLayer(UnrolledLayer):
@@ -126,12 +155,17 @@ class LayerNormLSTMLayer(UnrolledLayer):
     and for the cell state a bias. (The paper's further biases of the products add up to ``b``.)
     """
 
+    gpu_cell = LAYERNORM_LSTM
+
     def __init__(self, input_size: int, hidden_size: int, *, options: RecurrentOptions) -> None:
         super().__init__(input_size, hidden_size, num_gates=4, num_states=2, options=options)
         self.gain_ih = nn.Parameter(torch.ones(4 * hidden_size))
         self.gain_hh = nn.Parameter(torch.ones(4 * hidden_size))
         self.gain_memory = nn.Parameter(torch.ones(hidden_size))
         self.bias_memory = nn.Parameter(torch.zeros(hidden_size))
+
+    def extras(self) -> Extras:
+        return self.gain_hh, self.gain_memory, self.bias_memory
 
     def project(self, inputs: Tensor, schedule: Schedule) -> Tensor:
         gates = functional.linear(inputs, self.weight_ih)
@@ -140,7 +174,7 @@ class LayerNormLSTMLayer(UnrolledLayer):
     def recur(self, gates: Tensor, start: State, schedule: Schedule) -> tuple[Recurrence, Extras]:
         zones = [zoneout.draw(len(gates), start[0]) for zoneout in (self.zoneout, self.zoneout_memory)]
         if runs_compiled(start[0]) and zones == [None, None]:
-            return LayerNormLSTMKernels(), (self.gain_hh, self.gain_memory, self.bias_memory)
+            return LayerNormLSTMKernels(), self.extras()
         norms = (None, StepNorm(axis=1), StepNorm(axis=1))
         extras = (None, self.gain_hh, None, self.gain_memory, self.bias_memory)
         return LSTMSteps(zone=zones[0], zone_memory=zones[1], norms=norms), extras
@@ -153,11 +187,16 @@ class LayerNormGRULayer(UnrolledLayer):
     update are normalised together, the new gate on its own; each LN has gain and bias.
     """
 
+    gpu_cell = LAYERNORM_GRU
+
     def __init__(self, input_size: int, hidden_size: int, *, options: RecurrentOptions) -> None:
         super().__init__(input_size, hidden_size, num_gates=3, num_states=1, options=options)
         self.gain_ih = nn.Parameter(torch.ones(3 * hidden_size))
         self.gain_hh = nn.Parameter(torch.ones(3 * hidden_size))
         self.bias_hh = nn.Parameter(torch.zeros(3 * hidden_size))
+
+    def extras(self) -> Extras:
+        return self.gain_hh, self.bias_hh
 
     def project(self, inputs: Tensor, schedule: Schedule) -> Tensor:
         assert self.bias is not None
@@ -175,5 +214,5 @@ class LayerNormGRULayer(UnrolledLayer):
     def recur(self, gates: Tensor, start: State, schedule: Schedule) -> tuple[Recurrence, Extras]:
         zone = self.zoneout.draw(len(gates), start[0])
         if runs_compiled(start[0]) and zone is None:
-            return LayerNormGRUKernels(), (self.gain_hh, self.bias_hh)
-        return GRUSteps(zone=zone, norms=(StepNorm(axis=1), StepNorm(axis=1))), (self.gain_hh, self.bias_hh)
+            return LayerNormGRUKernels(), self.extras()
+        return GRUSteps(zone=zone, norms=(StepNorm(axis=1), StepNorm(axis=1))), self.extras()

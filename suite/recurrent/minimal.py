@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from suite.recurrent.dropout import Zoneout
 from suite.recurrent.first_order import first_order
+from suite.recurrent.gpu_sequences import Minimal
+from suite.recurrent.gpu_steps import runs_on_gpu
 from suite.recurrent.kernel_steps import compiled_kernels, runs_compiled
 from suite.recurrent.scan import linear_recurrence
 from suite.recurrent.unroll import State
@@ -47,12 +49,15 @@ class MinimalLayer(nn.Module):
         """Run over ``inputs (B, T, D)``; as ``FusedLayer.forward``. There is no recurrent ``weight``."""
         gates = nn.functional.linear(inputs, self.weight_ih, self.bias)
         given = gates.dtype
-        exact = gates if given == torch.float64 else gates.float()
-        start = exact.new_zeros(len(inputs), self.hidden_size) if state is None else state[0].to(exact.dtype)
-        if runs_compiled(exact) and not self.zoneout.p:
-            outputs = _Compiled.apply(self.cell, exact.contiguous(), start.contiguous(), lengths)
+        kind = torch.float64 if given == torch.float64 else torch.float32
+        zeros = gates.new_zeros(len(inputs), self.hidden_size, dtype=kind)
+        start = zeros if state is None else state[0].to(kind)
+        if runs_on_gpu(gates, size=1) and not self.zoneout.p:  # which reads gates of any precision
+            outputs = Minimal.apply(self.cell, gates.contiguous(), start.contiguous(), lengths)
+        elif runs_compiled(start) and not self.zoneout.p:
+            outputs = _Compiled.apply(self.cell, gates.to(kind).contiguous(), start.contiguous(), lengths)
         else:
-            outputs = mask_steps(self._by_parts(exact, start), lengths)
+            outputs = mask_steps(self._by_parts(gates.to(kind), start), lengths)
         final = start
         if inputs.size(1):
             final = torch.where((lengths == 0).unsqueeze(1), start, last_valid(outputs, lengths))

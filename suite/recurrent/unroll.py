@@ -9,7 +9,7 @@ over memory): ``forward(t, n)`` turns the gates of step ``t`` into states for th
 turns the states' gradients into the gates'.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
@@ -46,6 +46,11 @@ def make_schedule(lengths: Tensor, steps: int) -> Schedule:
     counts = (ordered.unsqueeze(0) > torch.arange(longest).unsqueeze(1)).sum(dim=1)
     order = order.to(lengths.device)
     return Schedule(counts.tolist(), ordered.to(lengths.device), order, order.argsort())
+
+
+def full_schedule(lengths: Tensor, steps: int) -> Schedule:
+    """A schedule in which all rows run at all steps, as they do on a GPU; ``lengths`` are not looked at."""
+    return Schedule([len(lengths)] * steps, lengths, None, None)
 
 
 class _Rows(torch.autograd.Function):
@@ -266,7 +271,7 @@ def start_of(
 
 
 def run(
-    recurrence: Recurrence,
+    recurrence: Any,
     gates: Tensor,
     weight: Tensor,
     start: tuple[Tensor, ...],
@@ -274,8 +279,12 @@ def run(
     *,
     extras: Extras,
     steps: int,
+    unroll: Callable[..., tuple[Tensor | None, ...]] = Unroll.apply,
 ) -> tuple[Tensor, State]:
-    """Unroll over time; outputs batch first in the precision of ``gates``, the final state in that of states."""
+    """Unroll over time; outputs batch first in the precision of ``gates``, the final state in that of states.
+
+    ``unroll`` takes what ``Unroll.apply`` does and gives the same; what a recurrence is to it is its own affair.
+    """
     device = gates.device.type
     if weight.dim() == 1:
         weight = weight.to(start[0].dtype)
@@ -283,7 +292,8 @@ def run(
         weight = weight.to(torch.get_autocast_dtype(device))
     memory = start[1] if len(start) > 1 else None
     own = [None if part is None else part.to(start[0].dtype) for part in extras]
-    outputs, *final = Unroll.apply(recurrence, schedule, exact(gates).contiguous(), weight, start[0], memory, *own)
+    outputs, *final = unroll(recurrence, schedule, exact(gates).contiguous(), weight, start[0], memory, *own)
+    assert outputs is not None
     parts = [part for part in final if part is not None]
     if schedule.inverse is not None:
         parts = [part.index_select(0, schedule.inverse) for part in parts]

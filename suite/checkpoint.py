@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Collection, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -41,8 +41,16 @@ def make_record(
 
     ``source`` says which checkpoint a fine-tuned model began with.
     """
-    record = {"format": FORMAT, "settings": settings, "assets": assets, "versions": {n: version(n) for n in _PACKAGES}}
+    versions = {name: _version(name) for name in _PACKAGES}
+    record = {"format": FORMAT, "settings": settings, "assets": assets, "versions": versions}
     return record if source is None else {**record, "source": source}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"  # the suite itself, run from a folder that is on the path
 
 
 def digest_path(path: Path) -> Path:

@@ -1,52 +1,63 @@
-"""Cells on a GPU's kernels against the same cells on the CPU: on a GPU where there is one, and interpreted everywhere."""
+"""Cells on the kernels for GPUs against the same cells on the CPU: on a GPU where there is one, else interpreted."""
 
 import copy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from suite.recurrent import RecurrentEncoder, RecurrentOptions, gpu_unroll
+from suite.recurrent import RecurrentEncoder, RecurrentOptions
 from suite.recurrent import cells as cells_module
+from suite.recurrent import fused as fused_module
 from suite.recurrent import minimal as minimal_module
+from suite.recurrent.gpu import unroll as gpu_unroll
+from suite.recurrent.options import WITH_MEMORY
 from suite.recurrent.steps import ACTIVATIONS
 
 OWN = ("rnn", "indrnn", "peephole_lstm", "layernorm_lstm", "layernorm_gru", "mingru", "minlstm")
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
+class _Switch:
+    """Whether cells may take the kernels; off, they run as they do where there is no Triton."""
+
+    on = True
+
+
 @pytest.fixture(params=["interpreted", pytest.param("cuda", marks=[pytest.mark.gpu, on_gpu])])
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Where the kernels run. Interpreted, the same code is plain Python over the CPU's memory (see ``conftest.py``)."""
-    if request.param == "cuda":
-        return "cuda"
-    if torch.cuda.is_available():
-        pytest.skip("compiled here")
-    pytest.importorskip("triton")
-    monkeypatch.setattr(gpu_unroll, "find_block", lambda *_, **__: None)
-    for module in (cells_module, minimal_module):
-        monkeypatch.setattr(module, "runs_on_gpu", lambda values, *, size: _Here.on)
-    return "cpu"
-
-
-class _Here:
-    """Whether the interpreted kernels take the cells' place."""
-
-    on = False
+    if request.param == "interpreted":
+        if torch.cuda.is_available():
+            pytest.skip("compiled here")
+        pytest.importorskip("triton")
+        monkeypatch.setattr(gpu_unroll, "find_block", lambda *_, **__: None)
+    for module in (cells_module, minimal_module, fused_module):
+        monkeypatch.setattr(module, "runs_on_gpu", lambda values, *, size: _Switch.on)
+    return "cpu" if request.param == "interpreted" else "cuda"
 
 
 def run_both(
-    encoder: RecurrentEncoder, inputs: Tensor, lengths: Tensor, device: str, state: tuple[Tensor, ...] | None = None
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Outputs, states and all gradients on the CPU's own way, and on the kernels."""
-    found = []
-    for place in ("cpu", device):
-        _Here.on = place == device and len(found) == 1
+    encoder: RecurrentEncoder,
+    inputs: Tensor,
+    lengths: Tensor,
+    places: tuple[str, str],
+    state: tuple[Tensor, ...] | None = None,
+) -> list[tuple[Tensor, Tensor]]:
+    """Outputs, states and all gradients without the kernels in the first place, and with them in the second."""
+    found: list[list[Tensor]] = []
+    for place, kernels in zip(places, (False, True), strict=True):
+        _Switch.on = kernels
         try:
+            torch.manual_seed(5)  # of zoneout
             found.append(_run(copy.deepcopy(encoder).to(place), inputs, lengths, place, state))
         finally:
-            _Here.on = False
-    return found[0], found[1]
+            _Switch.on = True
+    return list(zip(*found, strict=True))
 
 
 def _run(
@@ -64,11 +75,18 @@ def _run(
     return [part.detach().cpu() for part in (encoded.outputs, *encoded.state, *gradients)]
 
 
-def make(cell: str, *, size: int = 6, dtype: torch.dtype = torch.float64, **options: object) -> RecurrentEncoder:
+def assert_same(pairs: list[tuple[Tensor, Tensor]], *, rtol: float = 1e-9, atol: float = 1e-10) -> None:
+    for expected, found in pairs:
+        torch.testing.assert_close(found, expected, rtol=rtol, atol=atol)
+
+
+def make(
+    cell: str, *, size: int = 6, std: float = 0.4, dtype: torch.dtype = torch.float64, **options: Any
+) -> RecurrentEncoder:
     torch.manual_seed(3)
     encoder = RecurrentEncoder(5, size, cell=cell, options=RecurrentOptions(**options))  # type: ignore[arg-type]
     for parameter in encoder.parameters():  # biases, gains and peepholes away from where they start
-        torch.nn.init.normal_(parameter, std=0.4)
+        torch.nn.init.normal_(parameter, std=std)
     return encoder.to(dtype)
 
 
@@ -79,19 +97,97 @@ def a_batch(dtype: torch.dtype = torch.float64, steps: int = 9) -> tuple[Tensor,
 
 
 @pytest.mark.parametrize("cell", OWN)
-@pytest.mark.parametrize("with_state", [False, True])
+@pytest.mark.parametrize("with_state", [False, True], ids=["from zero", "from a state"])
 def test_equals_the_cpu(cell: str, with_state: bool, device: str) -> None:
     encoder, (inputs, lengths) = make(cell), a_batch()
     state = None
     if with_state:
         state = tuple(torch.randn(5, 1, 6, dtype=torch.float64) for _ in range(encoder.num_states))
-    for expected, found in zip(*run_both(encoder, inputs, lengths, device, state), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
+    assert_same(run_both(encoder, inputs, lengths, ("cpu", device), state))
 
 
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 @pytest.mark.parametrize("cell", ["rnn", "indrnn"])
 def test_every_activation(cell: str, activation: str, device: str) -> None:
     encoder, (inputs, lengths) = make(cell, activation=activation), a_batch()
-    for expected, found in zip(*run_both(encoder, inputs, lengths, device), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
+    assert_same(run_both(encoder, inputs, lengths, ("cpu", device)))
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "training"])
+@pytest.mark.parametrize("cell", [*OWN, "lstm", "gru", "rnn_tanh", "rnn_relu"])
+def test_zoneout(cell: str, training: bool, device: str) -> None:
+    options: dict[str, Any] = {"zoneout": 0.3, **({"zoneout_memory": 0.2} if cell in WITH_MEMORY else {})}
+    encoder, (inputs, lengths) = make(cell, **options).train(training), a_batch()
+    if training:  # masks are drawn for rows in the order in which they run: without kernels, the longest first
+        lengths = torch.full_like(lengths, inputs.size(1))
+    assert_same(run_both(encoder, inputs, lengths, (device, device)))
+
+
+@pytest.mark.parametrize("option", ["zoneout", "zoneout_memory"])
+def test_zoneout_of_one_state_alone(option: str, device: str) -> None:
+    encoder, (inputs, lengths) = make("layernorm_lstm", **dict[str, Any]({option: 0.3})).eval(), a_batch()
+    assert_same(run_both(encoder, inputs, lengths, ("cpu", device)))
+
+
+@pytest.mark.parametrize("cell", OWN)
+def test_float32_and_sizes_that_are_no_power_of_two(cell: str, device: str) -> None:
+    encoder, (inputs, lengths) = make(cell, size=70, std=0.1, dtype=torch.float32), a_batch(torch.float32, steps=8)
+    assert_same(run_both(encoder, inputs, lengths, ("cpu", device)), rtol=1e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("cell", OWN)
+def test_padding_changes_nothing(cell: str, device: str) -> None:
+    encoder, (inputs, lengths) = make(cell).to(device), a_batch()
+    inputs, lengths = inputs.to(device), lengths.to(device)
+    spoilt = inputs.clone()
+    spoilt[torch.arange(inputs.size(1), device=device) >= lengths.unsqueeze(1)] = float("nan")
+    for left, right in zip(encoder(inputs, lengths)[:2], encoder(spoilt, lengths)[:2], strict=True):
+        torch.testing.assert_close(left, right, rtol=0.0, atol=0.0)
+
+
+@pytest.mark.parametrize("cell", OWN)
+def test_chunks_equal_one_pass(cell: str, device: str) -> None:
+    encoder, (inputs, lengths) = make(cell).to(device), a_batch()
+    inputs, lengths = inputs.to(device), lengths.to(device)
+    whole = encoder(inputs, lengths)
+    first = encoder(inputs[:, :4], lengths.clamp(max=4))
+    second = encoder(inputs[:, 4:], (lengths - 4).clamp(min=0), first.state)
+    torch.testing.assert_close(torch.cat([first.outputs, second.outputs], dim=1), whole.outputs, rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(second.state, whole.state, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("cell", ["mingru", "minlstm"])
+@pytest.mark.parametrize("steps", [1, 8, 9, 70])
+def test_chunks_of_the_scan(cell: str, steps: int, device: str) -> None:
+    """Lengths around the sizes of chunks, gates far into saturation."""
+    encoder = make(cell, size=3)
+    inputs = 30.0 * torch.randn(2, steps, 5, dtype=torch.float64)
+    assert_same(run_both(encoder, inputs, torch.tensor([steps, steps - 1]), ("cpu", device)))
+
+
+@pytest.mark.parametrize("cell", [*OWN[:1], "peephole_lstm", "mingru"])
+def test_nothing_to_do(cell: str, device: str) -> None:
+    encoder = make(cell).to(device)
+    for batch, steps in ((2, 0), (0, 3)):
+        inputs = torch.zeros(batch, steps, 5, dtype=torch.float64, device=device, requires_grad=True)
+        encoded = encoder(inputs, torch.full((batch,), steps, device=device))
+        encoded.outputs.sum().backward()
+        assert encoded.outputs.shape == (batch, steps, 6)
+
+
+@pytest.mark.parametrize("cell", OWN)
+def test_gradients_of_gradients_are_refused(cell: str, device: str) -> None:
+    encoder, (inputs, lengths) = make(cell).to(device), a_batch()
+    inputs = inputs.to(device).requires_grad_()
+    (slope,) = torch.autograd.grad(encoder(inputs, lengths.to(device)).outputs.sum(), inputs, create_graph=True)
+    with pytest.raises(RuntimeError, match="no derivative"):
+        slope.sum().backward()
+
+
+def test_every_kernel_compiles() -> None:
+    """For a GPU, by Triton's own compiler, also where there is none: interpreted kernels may be what it refuses."""
+    pytest.importorskip("triton")
+    script = Path(__file__).with_name("compile_kernels.py")
+    found = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, cwd=script.parents[1])
+    assert found.returncode == 0, found.stderr[-2000:]
+    assert int(found.stdout) >= 90

@@ -9,6 +9,7 @@ from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
+from suite.benchmarks.recurrent_gpu import gpu_ways
 from suite.console import report
 from suite.errors import UsageError
 from suite.parser import SuiteParser
@@ -57,7 +58,9 @@ def add_flags(parser: SuiteParser) -> None:
         parser.add_argument(flag, nargs="+", type=kind, default=default, help=text)
     parser.add_argument("--batch", type=PositiveInt, default=8, help="Rows.")
     parser.add_argument("--size", type=PositiveInt, default=256, help="Features of inputs and states.")
-    parser.add_argument("--bars", type=bool, default=True, help="The project's bars first, on CPU.")
+    parser.add_argument(
+        "--bars", type=bool, default=True, help="First the project's bars on CPU, ways of running a cell on a GPU."
+    )
     parser.add_argument("--survey", type=bool, default=True, help="All cells and lengths.")
     parser.add_argument("--device", type=Literal["cpu", "cuda"], default=device, help="Where.")
 
@@ -70,11 +73,12 @@ def run(options: Namespace) -> None:
     """
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: there is no such device here")
-    for threads in options.threads:
+    for threads in options.threads if options.device == "cpu" else options.threads[:1]:
         prepare_process(threads=threads)
         report(f"\n{threads} thread(s), {options.device}")
-        if options.bars and options.device == "cpu":
-            for line in table(bars(rounds=options.rounds)):
+        if options.bars:
+            lines = table(bars(rounds=options.rounds)) if options.device == "cpu" else gpu_ways(rounds=options.rounds)
+            for line in lines:
                 report(line)
         for name in options.precision if options.survey else ():
             if name == "bf16" and not has_bfloat16(options.device):

@@ -5,14 +5,16 @@ at padding, and the state after each row's last valid step. ``weight`` stands in
 it is dropped.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from suite.dropout import Dropout
 from suite.recurrent.dropout import Zoneout
-from suite.recurrent.gpu_steps import LAYERNORM_GRU, LAYERNORM_LSTM, PEEPHOLE_LSTM, Cell, runs_on_gpu
-from suite.recurrent.gpu_unroll import unroll_on_gpu
+from suite.recurrent.gpu.steps import LAYERNORM_GRU, LAYERNORM_LSTM, PEEPHOLE_LSTM, Cell, runs_on_gpu, vanilla_cell
+from suite.recurrent.gpu.unroll import unroll_on_gpu
 from suite.recurrent.kernel_steps import (
     LayerNormGRUKernels,
     LayerNormLSTMKernels,
@@ -93,15 +95,15 @@ class UnrolledLayer(nn.Module):
     def forward(
         self, inputs: Tensor, lengths: Tensor, state: State | None = None, weight: Tensor | None = None
     ) -> tuple[Tensor, State]:
-        zoned = self.zoneout.p or self.zoneout_memory.p
-        on_gpu = not zoned and runs_on_gpu(inputs, size=self.hidden_size)
+        on_gpu = runs_on_gpu(inputs, size=self.hidden_size)
         schedule = (full_schedule if on_gpu else make_schedule)(lengths, inputs.size(1))
         gates = self.project(to_time_major(inputs, schedule), schedule)
         start = start_of(state, gates, schedule, batch=len(inputs), size=self.hidden_size, count=self.num_states)
         weight = self.weight_hh if weight is None else weight
         if on_gpu:
+            zones = tuple(zoneout.draw(len(gates), start[0]) for zoneout in (self.zoneout, self.zoneout_memory))
             return run(self.gpu_cell, gates, weight, start, schedule, extras=self.extras(), steps=inputs.size(1),
-                       unroll=unroll_on_gpu)  # fmt: skip
+                       unroll=partial(unroll_on_gpu, zones=zones))  # fmt: skip
         recurrence, extras = self.recur(gates, start, schedule)
         return run(recurrence, gates, weight, start, schedule, extras=extras, steps=inputs.size(1))
 
@@ -116,7 +118,7 @@ class VanillaLayer(UnrolledLayer):
             input_size, hidden_size, num_gates=1, num_states=1, options=options, diagonal=diagonal, bias=True
         )
         self.activation = activation
-        self.gpu_cell = Cell("indrnn" if diagonal else "vanilla", gates=1, activation=activation)
+        self.gpu_cell = vanilla_cell(activation, diagonal=diagonal)
 
     def recur(self, gates: Tensor, start: State, schedule: Schedule) -> tuple[Recurrence, Extras]:
         return VanillaSteps(self.activation, zone=self.zoneout.draw(len(gates), start[0])), ()

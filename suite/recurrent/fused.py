@@ -12,6 +12,7 @@ states are made right by other means:
   0 or 1 in floating point, and the cell state passes through padding unchanged, with its gradient.
 """
 
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -21,8 +22,19 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from suite.dropout import Dropout
 from suite.process import has_bfloat16
 from suite.recurrent.dropout import Zoneout
+from suite.recurrent.gpu.steps import GRU, PEEPHOLE_LSTM, Cell, runs_on_gpu, vanilla_cell
+from suite.recurrent.gpu.unroll import unroll_on_gpu
 from suite.recurrent.steps import GRUSteps, LSTMSteps, VanillaSteps
-from suite.recurrent.unroll import Extras, Recurrence, State, make_schedule, run, start_of, to_time_major
+from suite.recurrent.unroll import (
+    Extras,
+    Recurrence,
+    State,
+    full_schedule,
+    make_schedule,
+    run,
+    start_of,
+    to_time_major,
+)
 from suite.sequence import last_valid, length_mask, mask_steps
 
 FusedCell = Literal["rnn_tanh", "rnn_relu", "lstm", "gru"]
@@ -154,11 +166,17 @@ class FusedLayer(nn.Module):
         self, inputs: Tensor, lengths: Tensor, state: State | None, weight: Tensor | None
     ) -> tuple[Tensor, State]:
         rnn, size = self.rnn, self.rnn.hidden_size
-        schedule = make_schedule(lengths, inputs.size(1))
+        on_gpu = runs_on_gpu(inputs, size=size)
+        schedule = (full_schedule if on_gpu else make_schedule)(lengths, inputs.size(1))
         bias = rnn.bias_ih_l0 if self.cell == "gru" else rnn.bias_ih_l0 + rnn.bias_hh_l0
         gates = nn.functional.linear(to_time_major(inputs, schedule), rnn.weight_ih_l0, bias)
         start = start_of(state, gates, schedule, batch=len(inputs), size=size, count=self.num_states)
         zone, zone_memory = (each.draw(len(gates), start[0]) for each in (self.zoneout, self.zoneout_memory))
+        weight = rnn.weight_hh_l0 if weight is None else weight
+        if on_gpu:
+            cell, own = self._gpu_cell(start[0])
+            unroll = partial(unroll_on_gpu, zones=(zone, zone_memory))
+            return run(cell, gates, weight, start, schedule, extras=own, steps=inputs.size(1), unroll=unroll)
         recurrence: Recurrence
         extras: Extras = ()
         if self.cell == "lstm":
@@ -167,8 +185,15 @@ class FusedLayer(nn.Module):
             recurrence, extras = GRUSteps(zone=zone), (None, rnn.bias_hh_l0)
         else:
             recurrence = VanillaSteps(self.cell.removeprefix("rnn_"), zone=zone)
-        weight = rnn.weight_hh_l0 if weight is None else weight
         return run(recurrence, gates, weight, start, schedule, extras=extras, steps=inputs.size(1))
+
+    def _gpu_cell(self, start: Tensor) -> tuple[Cell, Extras]:
+        """The kernels of a hand-written cell that comes to the same, and its own parameters."""
+        if self.cell == "lstm":
+            return PEEPHOLE_LSTM, (start.new_zeros(3, start.size(1)),)
+        if self.cell == "gru":
+            return GRU, (start.new_ones(3 * start.size(1)), self.rnn.bias_hh_l0)
+        return vanilla_cell(self.cell.removeprefix("rnn_")), ()
 
     def _run_flagged(
         self, inputs: Tensor, lengths: Tensor, state: State | None, recurrent: Tensor | None

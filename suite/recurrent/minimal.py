@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from suite.recurrent.dropout import Zoneout
 from suite.recurrent.first_order import first_order
-from suite.recurrent.gpu_sequences import Minimal
-from suite.recurrent.gpu_steps import runs_on_gpu
+from suite.recurrent.gpu.sequences import Minimal
+from suite.recurrent.gpu.steps import runs_on_gpu
 from suite.recurrent.kernel_steps import compiled_kernels, runs_compiled
 from suite.recurrent.scan import linear_recurrence
 from suite.recurrent.unroll import State
@@ -53,7 +53,8 @@ class MinimalLayer(nn.Module):
         zeros = gates.new_zeros(len(inputs), self.hidden_size, dtype=kind)
         start = zeros if state is None else state[0].to(kind)
         if runs_on_gpu(gates, size=1) and not self.zoneout.p:  # which reads gates of any precision
-            outputs = Minimal.apply(self.cell, gates.contiguous(), start.contiguous(), lengths)
+            with torch.cuda.device_of(gates):  # Triton starts kernels on the current one
+                outputs = Minimal.apply(self.cell, gates.contiguous(), start.contiguous(), lengths)
         elif runs_compiled(start) and not self.zoneout.p:
             outputs = _Compiled.apply(self.cell, gates.to(kind).contiguous(), start.contiguous(), lengths)
         else:

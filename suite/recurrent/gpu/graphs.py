@@ -8,12 +8,13 @@ longest unused ones go when their buffers take more than ``BUDGET``.
 
 import warnings
 from collections import OrderedDict
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from suite.recurrent.gpu_steps import (
+from suite.recurrent.gpu.steps import (
     BY_STEP,
     STATES,
     Arrays,
@@ -39,6 +40,8 @@ class _Block:
         own = gates.new_zeros(BLOCK, rows, gates.size(2))
         self.arrays |= {"gates": own, "left": torch.zeros(rows, dtype=torch.int32, device=gates.device)}
         self.arrays |= forward_arrays(cell, own, weight)
+        zones = ("zone", "zone_memory")[: cell.zoned * (1 + cell.memory)]
+        self.arrays |= {name: torch.zeros_like(self.arrays["hidden"][1:]) for name in zones}
         if backward:
             self.arrays |= backward_arrays(cell, own, weight, extras)
             self.arrays["outputs"] = torch.zeros_like(self.arrays["hidden"][1:])
@@ -53,8 +56,11 @@ class _Block:
             self.graph.capture_begin(capture_error_mode="thread_local")
             try:
                 run(cell, self.arrays, self.weight)
-            finally:
-                self.graph.capture_end()
+            except RuntimeError:
+                with suppress(RuntimeError):
+                    self.graph.capture_end()
+                raise
+            self.graph.capture_end()
         torch.cuda.current_stream(gates.device).wait_stream(stream)
 
     def begin(self, weight: Tensor, extras: Arrays) -> None:
@@ -85,11 +91,13 @@ class _Block:
 
 
 _blocks: OrderedDict[Any, _Block] = OrderedDict()
+_refused: set[Any] = set()  # what could not be recorded, which was said
 
 
 def clear_graphs() -> None:
     """Let go of all graphs and their buffers."""
     _blocks.clear()
+    _refused.clear()
 
 
 def find_block(cell: Cell, gates: Tensor, weight: Tensor, extras: Arrays, *, backward: bool) -> _Block | None:
@@ -100,11 +108,15 @@ def find_block(cell: Cell, gates: Tensor, weight: Tensor, extras: Arrays, *, bac
     rounded = 8 if batch <= 64 else 32
     rows = -(-batch // rounded) * rounded
     key = (cell, rows, width, gates.dtype, weight.dtype, gates.device, backward, torch.get_float32_matmul_precision())
+    if key in _refused:
+        return None
     if key not in _blocks:
         try:
             _blocks[key] = _Block(cell, rows, gates, weight, extras, backward=backward)
         except RuntimeError as error:
-            warnings.warn(f"{cell.name} runs without CUDA graphs, many times slower: {error}", stacklevel=2)
+            if not _refused:
+                warnings.warn(f"{cell.name} runs without CUDA graphs, many times slower: {error}", stacklevel=2)
+            _refused.add(key)
             return None
     _blocks.move_to_end(key)
     while len(_blocks) > 1 and sum(block.bytes for block in _blocks.values()) > BUDGET:

@@ -1,9 +1,9 @@
 """The minimal cells for GPUs, from gates to states and back, compiled by Triton: a scan over chunks of time.
 
 ``h_t = k_t h_{t-1} + (1 - k_t) c_t`` is linear in h, so a chunk of steps comes down to two numbers a feature, the
-product of its k and its last state from a start at zero. *Reduce* finds them for all chunks at once, *carry* goes from
-chunk to chunk, and *apply* runs all chunks again from their true first states. Each is one launch; gates are read twice,
-states written once, and nothing else of the length of time is kept. Backward is the same with time reversed.
+product of its k and its last state from a start at zero. *Reduce* finds them for all chunks at once, *carry* goes
+from chunk to chunk, and *apply* runs all chunks again from their true first states. Each is one launch; gates are read
+twice, states written once, and nothing else of the length of time is kept. Backward is the same with time reversed.
 
 Arrays are batch first: ``gates (B, T, G)``, ``states (B, T, H)``; rows stop at their length and are zero after it.
 ``decays`` and ``ends`` are ``(B, chunks, H)``.
@@ -54,7 +54,7 @@ def reduce(
 def carry(
     start, decays, ends, chunks, size, block: tl.constexpr, backward: tl.constexpr
 ):  # fmt: skip
-    """``ends`` become the states (or gradients) with which the chunks begin; ``start`` becomes what is left after all."""
+    """``ends`` become the states (or gradients) with which the chunks begin, ``start`` what leaves the last of them."""
     row, j = tl.program_id(0), tl.program_id(1) * block + tl.arange(0, block)
     inside = j < size
     state = tl.load(start + row * size + j, mask=inside, other=0.0)

@@ -6,7 +6,7 @@ IndRNN's features do not see each other, so that a program takes one row and som
 import triton
 import triton.language as tl
 
-from suite.recurrent.triton_math import tanh
+from suite.recurrent.gpu.kernels.blocks import keep_old, load_slope, split, store_state, tanh
 
 
 @triton.jit
@@ -49,44 +49,45 @@ def activate_slope(slope, x, y, activation: tl.constexpr):
 
 @triton.jit(do_not_specialize=["step"])
 def vanilla(
-    gates, product, new_hidden, low, left, step, size,
-    block: tl.constexpr, activation: tl.constexpr,
+    gates, product, hidden, new_hidden, low, zone, left, step, size,
+    block: tl.constexpr, zoned: tl.constexpr, activation: tl.constexpr,
 ):  # fmt: skip
     row, j = tl.program_id(0), tl.arange(0, block)
     runs, inside = step < tl.load(left + row), j < size
     here = row * size + j
     kind = new_hidden.dtype.element_ty
     before = tl.load(gates + here, mask=inside, other=0.0) + tl.load(product + here, mask=inside, other=0.0).to(kind)
-    shown = tl.where(runs, activate(before, activation), 0.0)
+    shown = activate(before, activation)
+    if zoned:
+        shown = keep_old(shown, hidden + here, zone + here, inside)
     tl.store(gates + here, before, mask=inside)
-    tl.store(new_hidden + here, shown, mask=inside)
-    tl.store(low + here, shown.to(low.dtype.element_ty), mask=inside)
+    store_state(new_hidden + here, low + here, shown, runs, inside)
 
 
 @triton.jit(do_not_specialize=["step"])
 def vanilla_slope(
-    gates, new_hidden, direct, through, outputs, gates_slope, products_slope,
-    left, step, size, block: tl.constexpr, activation: tl.constexpr,
+    gates, zone, direct, through, outputs, gates_slope, products_slope,
+    left, step, size, block: tl.constexpr, zoned: tl.constexpr, activation: tl.constexpr,
 ):  # fmt: skip
     row, j = tl.program_id(0), tl.arange(0, block)
     runs = step < tl.load(left + row)
     valid, inside = (j < size) & runs, j < size
     here = row * size + j
-    share = tl.load(direct + here, mask=valid, other=0.0)
-    share += tl.load(through + here, mask=valid, other=0.0).to(direct.dtype.element_ty)
-    share += tl.load(outputs + here, mask=valid, other=0.0)
+    share = load_slope(direct + here, through + here, outputs + here, valid, direct.dtype.element_ty)
+    past = tl.zeros_like(share)
+    if zoned:
+        share, past = split(share, zone + here, valid)
     before = tl.load(gates + here, mask=valid, other=0.0)
-    after = tl.load(new_hidden + here, mask=valid, other=0.0)
-    slope = tl.where(runs, activate_slope(share, before, after, activation), 0.0)
+    slope = tl.where(runs, activate_slope(share, before, activate(before, activation), activation), 0.0)
     tl.store(gates_slope + here, slope, mask=inside)
     tl.store(products_slope + here, slope.to(products_slope.dtype.element_ty), mask=inside)
-    tl.store(direct + here, 0.0, mask=valid)
+    tl.store(direct + here, past, mask=valid)
 
 
 @triton.jit
 def indrnn(
-    gates, weight, hidden, left, batch, size,
-    block: tl.constexpr, activation: tl.constexpr,
+    gates, weight, hidden, zone, left, batch, size,
+    block: tl.constexpr, zoned: tl.constexpr, activation: tl.constexpr,
 ):  # fmt: skip
     """``gates (T, B, H)`` are kept as they were before the activation; ``hidden (T + 1, B, H)`` begins with a state."""
     row, j = tl.program_id(0), tl.program_id(1) * block + tl.arange(0, block)
@@ -100,7 +101,10 @@ def indrnn(
         place = here + tl.cast(step, tl.int64) * batch * size
         following = tl.load(gates + place + batch * size, mask=inside & (step + 1 < length), other=0.0)
         before = share + factor * state
-        state = activate(before, activation)
+        new = activate(before, activation)
+        if zoned:
+            new += tl.load(zone + place, mask=inside, other=0.0) * (state - new)
+        state = new
         tl.store(gates + place, before, mask=inside)
         tl.store(hidden + place + batch * size, state, mask=inside)
         share = following
@@ -109,8 +113,8 @@ def indrnn(
 
 @triton.jit
 def indrnn_slope(
-    gates, weight, hidden, outputs, direct, gates_slope, weight_slope,
-    left, batch, size, block: tl.constexpr, activation: tl.constexpr,
+    gates, weight, hidden, zone, outputs, direct, gates_slope, weight_slope,
+    left, batch, size, block: tl.constexpr, zoned: tl.constexpr, activation: tl.constexpr,
 ):  # fmt: skip
     """``weight_slope (B, H)``: each row's share; ``direct (B, H)``: of the final state, then of the first one."""
     row, j = tl.program_id(0), tl.program_id(1) * block + tl.arange(0, block)
@@ -124,11 +128,13 @@ def indrnn_slope(
         step -= 1
         place = here + tl.cast(step, tl.int64) * batch * size
         before = tl.load(gates + place, mask=inside, other=0.0)
-        after = tl.load(hidden + place + batch * size, mask=inside, other=0.0)
         share = passed + tl.load(outputs + place, mask=inside, other=0.0)
-        slope = activate_slope(share, before, after, activation)
+        past = tl.zeros_like(share)
+        if zoned:
+            share, past = split(share, zone + place, inside)
+        slope = activate_slope(share, before, activate(before, activation), activation)
         tl.store(gates_slope + place, slope, mask=inside)
         total += slope * tl.load(hidden + place, mask=inside, other=0.0)
-        passed = slope * factor
+        passed = past + slope * factor
     tl.store(weight_slope + here, total, mask=inside)
     tl.store(direct + here, passed, mask=inside)

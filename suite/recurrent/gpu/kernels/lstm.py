@@ -1,20 +1,32 @@
-"""What stands between the products of a step, one launch for a batch, compiled for GPUs by Triton.
+"""What stands between the products of an LSTM's step, one launch for a batch, compiled for GPUs by Triton.
 
 Each kernel does what its namesake of ``steps.py`` does in ten to thirty launches, with a program for each row. All rows
 run at every step: one that has ended (``step`` is not below what it has ``left``) gets zeros as states, and hands its
-gradients on untouched. See ``gpu_steps.py`` for who calls them and for the arrays.
+gradients on untouched. See ``gpu/steps.py`` for who calls them and for the arrays.
 """
 
 import triton
 import triton.language as tl
 
-from suite.recurrent.triton_math import add_to, load3, load4, standardise, standardise_slope, store3, store4, tanh
+from suite.recurrent.gpu.kernels.blocks import (
+    add_to,
+    keep_old,
+    load3,
+    load4,
+    load_slope,
+    split,
+    standardise,
+    standardise_slope,
+    store4,
+    store_states,
+    tanh,
+)
 
 
 @triton.jit(do_not_specialize=["step"])
 def peephole_lstm(
-    gates, product, new_hidden, low, memory, new_memory, peepholes,
-    left, step, size, block: tl.constexpr,
+    gates, product, hidden, new_hidden, low, memory, new_memory, peepholes, zone, zone_memory,
+    left, step, size, block: tl.constexpr, zoned: tl.constexpr,
 ):  # fmt: skip
     row, j = tl.program_id(0), tl.arange(0, block)
     runs, inside = step < tl.load(left + row), j < size
@@ -29,18 +41,19 @@ def peephole_lstm(
     cell = tanh(g2 + p2)
     new = keep * old + enter * cell
     leave = tl.sigmoid(g3 + p3 + look2 * new)
+    shown = leave * tanh(new)
+    if zoned:
+        shown = keep_old(shown, hidden + here, zone + here, inside)
+        new = keep_old(new, memory + here, zone_memory + here, inside)
     store4(gates + wide, enter, keep, cell, leave, inside & runs, size)
-    shown = tl.where(runs, leave * tanh(new), 0.0)
-    tl.store(new_memory + here, tl.where(runs, new, 0.0), mask=inside)
-    tl.store(new_hidden + here, shown, mask=inside)
-    tl.store(low + here, shown.to(low.dtype.element_ty), mask=inside)
+    store_states(new_hidden + here, low + here, new_memory + here, shown, new, runs, inside)
 
 
 @triton.jit(do_not_specialize=["step"])
 def peephole_lstm_slope(
-    gates, memory, new_memory, peepholes, direct, through, outputs,
+    gates, memory, peepholes, zone, zone_memory, direct, through, outputs,
     memory_slope, gates_slope, products_slope, peepholes_slope,
-    left, step, size, block: tl.constexpr,
+    left, step, size, block: tl.constexpr, zoned: tl.constexpr,
 ):  # fmt: skip
     row, j = tl.program_id(0), tl.arange(0, block)
     runs, inside = step < tl.load(left + row), j < size
@@ -49,11 +62,13 @@ def peephole_lstm_slope(
     enter, keep, cell, leave = load4(gates + wide, inside & runs, size, kind)
     look0, look1, look2 = load3(peepholes + j, inside, size, kind)
     old = tl.load(memory + here, mask=inside & runs, other=0.0)
-    new = tl.load(new_memory + here, mask=inside & runs, other=0.0)
-    share = tl.load(direct + here, mask=inside & runs, other=0.0)
-    share += tl.load(through + here, mask=inside & runs, other=0.0).to(kind)
-    share += tl.load(outputs + here, mask=inside & runs, other=0.0)
+    new = keep * old + enter * cell
+    share = load_slope(direct + here, through + here, outputs + here, inside & runs, kind)
     from_memory = tl.load(memory_slope + here, mask=inside & runs, other=0.0)
+    past, memory_past = tl.zeros_like(share), tl.zeros_like(share)
+    if zoned:
+        share, past = split(share, zone + here, inside & runs)
+        from_memory, memory_past = split(from_memory, zone_memory + here, inside & runs)
     squashed = tanh(new)
     leave_slope = share * squashed * leave * (1.0 - leave)
     inner = from_memory + share * leave * (1.0 - squashed * squashed) + leave_slope * look2
@@ -62,8 +77,9 @@ def peephole_lstm_slope(
     cell_slope = inner * enter * (1.0 - cell * cell)
     store4(gates_slope + wide, enter_slope, keep_slope, cell_slope, leave_slope, inside, size)
     store4(products_slope + wide, enter_slope, keep_slope, cell_slope, leave_slope, inside, size)
-    tl.store(direct + here, 0.0, mask=inside & runs)
-    tl.store(memory_slope + here, inner * keep + enter_slope * look0 + keep_slope * look1, mask=inside & runs)
+    memory_past += inner * keep + enter_slope * look0 + keep_slope * look1
+    tl.store(direct + here, past, mask=inside & runs)
+    tl.store(memory_slope + here, memory_past, mask=inside & runs)
     own = peepholes_slope + row * 3 * size + j
     add_to(own, enter_slope * old, inside & runs)
     add_to(own + size, keep_slope * old, inside & runs)
@@ -72,8 +88,8 @@ def peephole_lstm_slope(
 
 @triton.jit(do_not_specialize=["step"])
 def layernorm_lstm(
-    gates, product, kept, scales, new_hidden, low, memory, new_memory,
-    gain, memory_gain, memory_bias, left, step, size, block: tl.constexpr,
+    gates, product, kept, scales, hidden, new_hidden, low, memory, new_memory, gain, memory_gain, memory_bias,
+    zone, zone_memory, left, step, size, block: tl.constexpr, zoned: tl.constexpr,
 ):  # fmt: skip
     row, j = tl.program_id(0), tl.arange(0, block)
     runs, inside = step < tl.load(left + row), j < size
@@ -94,21 +110,21 @@ def layernorm_lstm(
     normed, _ = standardise(new, inside, size)
     grown = tl.load(memory_gain + j, mask=inside, other=0.0) * normed
     shown = leave * tanh(grown + tl.load(memory_bias + j, mask=inside, other=0.0))
-    shown = tl.where(runs, shown, 0.0)
+    if zoned:
+        shown = keep_old(shown, hidden + here, zone + here, inside)
+        new = keep_old(new, memory + here, zone_memory + here, inside)
     store4(gates + wide, enter, keep, cell, leave, inside & runs, size)
     store4(kept + wide, p0, p1, p2, p3, inside, size)
     tl.store(scales + row, scale)
-    tl.store(new_memory + here, tl.where(runs, new, 0.0), mask=inside)
-    tl.store(new_hidden + here, shown, mask=inside)
-    tl.store(low + here, shown.to(low.dtype.element_ty), mask=inside)
+    store_states(new_hidden + here, low + here, new_memory + here, shown, new, runs, inside)
 
 
 @triton.jit(do_not_specialize=["step"])
 def layernorm_lstm_slope(
-    gates, kept, scales, memory, new_memory, gain, memory_gain, memory_bias,
+    gates, kept, scales, memory, gain, memory_gain, memory_bias, zone, zone_memory,
     direct, through, outputs, memory_slope, gates_slope, products_slope,
     gain_slope, memory_gain_slope, memory_bias_slope,
-    left, step, size, block: tl.constexpr,
+    left, step, size, block: tl.constexpr, zoned: tl.constexpr,
 ):  # fmt: skip
     row, j = tl.program_id(0), tl.arange(0, block)
     runs, inside = step < tl.load(left + row), j < size
@@ -116,23 +132,25 @@ def layernorm_lstm_slope(
     kind = direct.dtype.element_ty
     enter, keep, cell, leave = load4(gates + wide, valid, size, kind)
     old = tl.load(memory + here, mask=valid, other=0.0)
-    new = tl.load(new_memory + here, mask=valid, other=0.0)
-    share = tl.load(direct + here, mask=valid, other=0.0)
-    share += tl.load(through + here, mask=valid, other=0.0).to(kind)
-    share += tl.load(outputs + here, mask=valid, other=0.0)
+    new = keep * old + enter * cell
+    share = load_slope(direct + here, through + here, outputs + here, valid, kind)
+    from_memory = tl.load(memory_slope + here, mask=valid, other=0.0)
+    past, memory_past = tl.zeros_like(share), tl.zeros_like(share)
+    if zoned:
+        share, past = split(share, zone + here, valid)
+        from_memory, memory_past = split(from_memory, zone_memory + here, valid)
     normed, scale = standardise(new, inside, size)
     grows = tl.load(memory_gain + j, mask=inside, other=0.0)
     squashed = tanh(grows * normed + tl.load(memory_bias + j, mask=inside, other=0.0))
     leave_slope = share * squashed * leave * (1.0 - leave)
     shown = share * leave * (1.0 - squashed * squashed)
-    inner = standardise_slope(shown * grows, normed, scale, inside, size)
-    inner += tl.load(memory_slope + here, mask=valid, other=0.0)
+    inner = standardise_slope(shown * grows, normed, scale, inside, size) + from_memory
     enter_slope = inner * cell * enter * (1.0 - enter)
     keep_slope = inner * old * keep * (1.0 - keep)
     cell_slope = inner * enter * (1.0 - cell * cell)
     store4(gates_slope + wide, enter_slope, keep_slope, cell_slope, leave_slope, inside, size)
-    tl.store(direct + here, 0.0, mask=valid)
-    tl.store(memory_slope + here, inner * keep, mask=valid)
+    tl.store(direct + here, past, mask=valid)
+    tl.store(memory_slope + here, memory_past + inner * keep, mask=valid)
     p0, p1, p2, p3 = load4(kept + wide, valid, size, kind)
     own = gain_slope + row * 4 * size + j
     add_to(own, enter_slope * p0, valid)
@@ -149,73 +167,3 @@ def layernorm_lstm_slope(
     s0, s1 = (s0 - level - p0 * along) * width, (s1 - level - p1 * along) * width
     s2, s3 = (s2 - level - p2 * along) * width, (s3 - level - p3 * along) * width
     store4(products_slope + wide, s0, s1, s2, s3, inside, size)
-
-
-@triton.jit(do_not_specialize=["step"])
-def layernorm_gru(
-    gates, product, kept, scales, hidden, low, new_hidden, gain, bias,
-    left, step, size, block: tl.constexpr,
-):  # fmt: skip
-    row, j = tl.program_id(0), tl.arange(0, block)
-    runs, inside = step < tl.load(left + row), j < size
-    here, wide = row * size + j, row * 3 * size + j
-    kind = hidden.dtype.element_ty
-    g0, g1, g2 = load3(gates + wide, inside, size, kind)
-    p0, p1, p2 = load3(product + wide, inside, size, kind)
-    a0, a1, a2 = load3(gain + j, inside, size, kind)
-    b0, b1, b2 = load3(bias + j, inside, size, kind)
-    old = tl.load(hidden + here, mask=inside, other=0.0)
-    mean = tl.sum(p0 + p1, axis=0) / (2 * size)
-    p0, p1 = tl.where(inside, p0 - mean, 0.0), tl.where(inside, p1 - mean, 0.0)
-    scale = 1.0 / tl.sqrt(tl.sum(p0 * p0 + p1 * p1, axis=0) / (2 * size) + 1e-5)
-    p0, p1 = p0 * scale, p1 * scale
-    p2, scale_new = standardise(p2, inside, size)
-    reset = tl.sigmoid(g0 + a0 * p0 + b0)
-    update = tl.sigmoid(g1 + a1 * p1 + b1)
-    new = tanh(g2 + reset * (a2 * p2 + b2))
-    shown = tl.where(runs, new + update * (old - new), 0.0)
-    store3(gates + wide, reset, update, new, inside & runs, size)
-    store3(kept + wide, p0, p1, p2, inside, size)
-    tl.store(scales + 2 * row, scale)
-    tl.store(scales + 2 * row + 1, scale_new)
-    tl.store(new_hidden + here, shown, mask=inside)
-    tl.store(low + here, shown.to(low.dtype.element_ty), mask=inside)
-
-
-@triton.jit(do_not_specialize=["step"])
-def layernorm_gru_slope(
-    gates, kept, scales, hidden, gain, bias, direct, through, outputs,
-    gates_slope, products_slope, gain_slope, bias_slope,
-    left, step, size, block: tl.constexpr,
-):  # fmt: skip
-    row, j = tl.program_id(0), tl.arange(0, block)
-    runs, inside = step < tl.load(left + row), j < size
-    here, wide, valid = row * size + j, row * 3 * size + j, inside & runs
-    kind = direct.dtype.element_ty
-    reset, update, new = load3(gates + wide, valid, size, kind)
-    p0, p1, p2 = load3(kept + wide, valid, size, kind)
-    a0, a1, a2 = load3(gain + j, inside, size, kind)
-    old = tl.load(hidden + here, mask=valid, other=0.0)
-    share = tl.load(direct + here, mask=valid, other=0.0)
-    share += tl.load(through + here, mask=valid, other=0.0).to(kind)
-    share += tl.load(outputs + here, mask=valid, other=0.0)
-    inner = a2 * p2 + tl.load(bias + 2 * size + j, mask=inside, other=0.0)
-    new_slope = share * (1.0 - update) * (1.0 - new * new)
-    reset_slope = new_slope * inner * reset * (1.0 - reset)
-    update_slope = share * (old - new) * update * (1.0 - update)
-    store3(gates_slope + wide, reset_slope, update_slope, new_slope, inside, size)
-    tl.store(direct + here, share * update, mask=valid)
-    inner_slope = new_slope * reset
-    own = row * 3 * size + j
-    add_to(bias_slope + own, reset_slope, valid)
-    add_to(bias_slope + own + size, update_slope, valid)
-    add_to(bias_slope + own + 2 * size, inner_slope, valid)
-    add_to(gain_slope + own, reset_slope * p0, valid)
-    add_to(gain_slope + own + size, update_slope * p1, valid)
-    add_to(gain_slope + own + 2 * size, inner_slope * p2, valid)
-    s0, s1 = reset_slope * a0, update_slope * a1
-    level, along = tl.sum(s0 + s1, axis=0) / (2 * size), tl.sum(s0 * p0 + s1 * p1, axis=0) / (2 * size)
-    width = tl.where(runs, tl.load(scales + 2 * row), 0.0)
-    s0, s1 = (s0 - level - p0 * along) * width, (s1 - level - p1 * along) * width
-    s2 = standardise_slope(inner_slope * a2, p2, tl.where(runs, tl.load(scales + 2 * row + 1), 0.0), inside, size)
-    store3(products_slope + wide, s0, s1, s2, inside, size)

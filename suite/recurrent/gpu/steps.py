@@ -1,15 +1,15 @@
-"""Hand-written cells on a GPU: a product and one launch of a Triton kernel for each step.
+"""A product and one launch of a Triton kernel for each step of a hand-written cell.
 
-Kernels are in ``triton_steps.py`` and ``triton_vanilla.py``; each takes by name what it needs of the arrays here. All
-rows run at every step, so that nothing waits for lengths to reach the CPU, and rows that have ended get zeros.
-``gpu_graphs.py`` has these loops in blocks of steps, recorded once.
+The kernels (``kernels/lstm.py``, ``gru.py``, ``vanilla.py``) take by name what they need of the arrays here. All rows
+run at every step, so that nothing waits for lengths to reach the CPU, and rows that have ended get zeros.
+``graphs.py`` has these loops in blocks of steps, recorded once.
 
 By step, ``(K, B, ...)``: ``gates``; ``kept`` and ``scales``, standardised products and one over their deviation;
-``outputs``, gradients that come in; ``gates_slope`` and ``products_slope``. With the state before the first step, ``(K +
-1, B, H)``: ``hidden`` and ``memory``. Of the present step alone: ``product (B, G)``; ``low (B, H)``, the state in the
-product's precision; ``direct``, ``through`` and ``memory_slope`` ``(B, H)``, gradients that reach a state past the
-product, through it, and of the cell state; each row's gradients of the cell's own parameters. ``left (B,)``: how many
-of the steps a row has.
+``zone`` and ``zone_memory``, the share that zoneout keeps; ``outputs``, gradients that come in; ``gates_slope`` and
+``products_slope``. With the state before the first step, ``(K + 1, B, H)``: ``hidden`` and ``memory``. Of the present
+step alone: ``product (B, G)``; ``low (B, H)``, the state in the product's precision; ``direct``, ``through`` and
+``memory_slope`` ``(B, H)``, gradients that reach a state past the product, through it, and of the cell state; each
+row's gradients of the cell's own parameters. ``left (B,)``: how many of the steps a row has.
 """
 
 from functools import cache
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 LARGEST = 4096  # features that a program of a kernel holds at once
-BY_STEP = ("gates", "kept", "scales", "outputs", "gates_slope", "products_slope")
+BY_STEP = ("gates", "kept", "scales", "outputs", "gates_slope", "products_slope", "zone", "zone_memory")
 STATES = ("hidden", "memory")
 Arrays = dict[str, Tensor]
 
@@ -30,34 +30,45 @@ Arrays = dict[str, Tensor]
 def triton_kernels(name: str) -> ModuleType | None:
     """The module of Triton kernels, or ``None`` without Triton; imported when a cell first runs on a GPU."""
     try:
-        return import_module(f"suite.recurrent.{name}")
+        return import_module(f"suite.recurrent.gpu.kernels.{name}")
     except ImportError:
         return None
 
 
 def runs_on_gpu(values: Tensor, *, size: int) -> bool:
     """Whether there are kernels for this device and a state of ``size`` features."""
-    return values.is_cuda and size <= LARGEST and triton_kernels("triton_steps") is not None
+    return values.is_cuda and size <= LARGEST and triton_kernels("lstm") is not None
 
 
 class Cell(NamedTuple):
     """A cell with step kernels.
 
-    ``gates``: blocks of H features a step. ``scales``: numbers that normalisation keeps of a row. ``memory``: it has a
-    cell state. ``extras``: its own parameters. ``activation``: of a vanilla cell.
+    ``module`` and ``name`` of its kernels. ``extras``: its own parameters. ``scales``: numbers that normalisation keeps
+    of a row; ``keeps``: (standardised) products are needed backward. ``memory``: it has a cell state. ``zoned``: with
+    zoneout. ``activation``: of a vanilla cell.
     """
 
+    module: str
     name: str
-    gates: int
     extras: tuple[str, ...] = ()
     scales: int = 0
+    keeps: bool = False
     memory: bool = False
+    zoned: bool = False
     activation: str | None = None
 
 
-PEEPHOLE_LSTM = Cell("peephole_lstm", 4, ("peepholes",), memory=True)
-LAYERNORM_LSTM = Cell("layernorm_lstm", 4, ("gain", "memory_gain", "memory_bias"), scales=1, memory=True)
-LAYERNORM_GRU = Cell("layernorm_gru", 3, ("gain", "bias"), scales=2)
+PEEPHOLE_LSTM = Cell("lstm", "peephole_lstm", ("peepholes",), memory=True)
+LAYERNORM_LSTM = Cell(
+    "lstm", "layernorm_lstm", ("gain", "memory_gain", "memory_bias"), scales=1, keeps=True, memory=True
+)
+GRU = Cell("gru", "gru", ("gain", "bias"), keeps=True)
+LAYERNORM_GRU = GRU._replace(scales=2)
+
+
+def vanilla_cell(activation: str, *, diagonal: bool = False) -> Cell:
+    """A vanilla cell, or with ``diagonal`` IndRNN."""
+    return Cell("vanilla", "indrnn" if diagonal else "vanilla", activation=activation)
 
 
 def forward_arrays(cell: Cell, gates: Tensor, weight: Tensor) -> Arrays:
@@ -70,8 +81,9 @@ def forward_arrays(cell: Cell, gates: Tensor, weight: Tensor) -> Arrays:
     }
     if cell.memory:
         found["memory"] = torch.empty_like(found["hidden"])
-    if cell.scales:
+    if cell.keeps:
         found["kept"] = torch.empty_like(gates)
+    if cell.scales:
         found["scales"] = gates.new_empty(steps, batch, cell.scales)
     return found
 
@@ -79,7 +91,7 @@ def forward_arrays(cell: Cell, gates: Tensor, weight: Tensor) -> Arrays:
 def backward_arrays(cell: Cell, gates: Tensor, weight: Tensor, extras: Arrays) -> Arrays:
     """What a backward pass writes, for ``gates (K, B, G)``; gradients under way start at zero."""
     batch, size = gates.size(1), weight.size(1)
-    shared = not cell.scales and weight.dtype == gates.dtype
+    shared = not cell.keeps and weight.dtype == gates.dtype
     found = {"gates_slope": torch.empty_like(gates)}
     found["products_slope"] = found["gates_slope"] if shared else torch.empty_like(gates, dtype=weight.dtype)
     found["through"] = weight.new_zeros(batch, size)
@@ -111,11 +123,12 @@ def backward_steps(cell: Cell, arrays: Arrays, weight: Tensor) -> None:
 
 def _launcher(cell: Cell, arrays: Arrays, *, backward: bool) -> Any:
     """A function that runs the cell's kernel at a step."""
-    module = triton_kernels("triton_vanilla" if cell.name == "vanilla" else "triton_steps")
-    kernel = getattr(module, f"{cell.name}_slope" if backward else cell.name)
+    kernel = getattr(triton_kernels(cell.module), f"{cell.name}_slope" if backward else cell.name)
     batch, size = arrays["hidden"].shape[1:]
     block = 1 << max(size - 1, 0).bit_length()
-    values: dict[str, Any] = {**arrays, "size": size, "block": block, "activation": cell.activation}
+    missing = dict.fromkeys(("scales", "zone", "zone_memory"), arrays["gates"])  # which no cell without them reads
+    values: dict[str, Any] = {**missing, **arrays, "size": size, "block": block}
+    values |= {"zoned": cell.zoned, "normed": cell.scales > 0, "activation": cell.activation}
     warps = 4 if block <= 512 else 8 if block <= 2048 else 16
 
     def launch(step: int, others: Arrays) -> None:
@@ -123,6 +136,7 @@ def _launcher(cell: Cell, arrays: Arrays, *, backward: bool) -> Any:
         now |= {name: arrays[name][step] for name in BY_STEP if name in arrays}
         now |= {name: arrays[name][step] for name in STATES if name in arrays}
         now |= {f"new_{name}": arrays[name][step + 1] for name in STATES if name in arrays}
+        now |= others
         kernel[(batch,)](**{name: now[name] for name in kernel.arg_names}, num_warps=warps)
 
     return launch

@@ -66,3 +66,38 @@ def store4(target, one, two, three, four, mask, size):
     """Four blocks of ``size`` side by side, in the precision of the target."""
     store3(target, one, two, three, mask, size)
     tl.store(target + 3 * size, four.to(target.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def load_slope(direct, through, outputs, mask, kind: tl.constexpr):
+    """The gradient of a state: what comes past the product, through it, and from outside."""
+    total = tl.load(direct, mask=mask, other=0.0) + tl.load(through, mask=mask, other=0.0).to(kind)
+    return total + tl.load(outputs, mask=mask, other=0.0)
+
+
+@triton.jit
+def keep_old(new, old, zone, mask):
+    """Zoneout: the share ``zone`` of the old value stays."""
+    return new + tl.load(zone, mask=mask, other=0.0) * (tl.load(old, mask=mask, other=0.0) - new)
+
+
+@triton.jit
+def split(slope, zone, mask):
+    """The gradient of the new value, and of the old one that zoneout kept."""
+    kept = slope * tl.load(zone, mask=mask, other=0.0)
+    return slope - kept, kept
+
+
+@triton.jit
+def store_state(hidden, low, value, runs, inside):
+    """A state in both precisions, zero where the row has ended."""
+    value = tl.where(runs, value, 0.0)
+    tl.store(hidden, value, mask=inside)
+    tl.store(low, value.to(low.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def store_states(hidden, low, memory, value, cell, runs, inside):
+    """As ``store_state``, with a cell state."""
+    store_state(hidden, low, value, runs, inside)
+    tl.store(memory, tl.where(runs, cell, 0.0), mask=inside)

@@ -1,7 +1,7 @@
 """Cells that need no product between steps, on a GPU: a whole sequence in a few launches.
 
-``minimal`` is mingru and minlstm by a scan over chunks of time (``triton_minimal.py``); ``indrnn`` goes step by step
-inside one kernel (``triton_vanilla.py``).
+``minimal`` is mingru and minlstm by a scan over chunks of time (``kernels/minimal.py``); ``indrnn`` goes step by step
+inside one kernel (``kernels/vanilla.py``).
 """
 
 import math
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from suite.recurrent.first_order import first_order
-from suite.recurrent.gpu_steps import triton_kernels
+from suite.recurrent.gpu.steps import Cell, triton_kernels
 
 _FEATURES = 64  # of a program
 
@@ -33,7 +33,7 @@ class Minimal(torch.autograd.Function):
         lengths = lengths.to(gates.device).clamp(0, steps)  # wrong ones are not seen without waiting for the GPU
         states = start.new_empty(batch, steps, size)
         if states.numel():
-            kernels: Any = triton_kernels("triton_minimal")
+            kernels: Any = triton_kernels("minimal")
             chunk, wide, shape = _plan(gates, size)
             decays, ends = start.new_empty(2, batch, shape[1], size)
             options = {"span": chunk, "block": _FEATURES, "is_lstm": cell == "minlstm", "num_warps": 2}
@@ -53,7 +53,7 @@ class Minimal(torch.autograd.Function):
         (batch, steps, width), size = gates.shape, start.size(1)
         slope, passed = torch.empty_like(gates), torch.zeros_like(start)
         if states.numel():
-            kernels: Any = triton_kernels("triton_minimal")
+            kernels: Any = triton_kernels("minimal")
             chunk, wide, shape = _plan(gates, size)
             decays, ends = start.new_empty(2, batch, shape[1], size)
             options = {"span": chunk, "block": _FEATURES, "is_lstm": ctx.cell == "minlstm", "num_warps": 2}
@@ -75,41 +75,44 @@ def _plan(gates: Tensor, size: int) -> tuple[int, int, tuple[int, int, int]]:
 
 
 class IndRNN(torch.autograd.Function):
-    """``apply(activation, lengths, gates, weight, start)``: outputs ``(T, B, H)`` and the final state ``(B, H)``.
+    """``apply(cell, lengths, gates, weight, start, *zones)``: outputs ``(T, B, H)`` and the final state ``(B, H)``.
 
-    ``gates (T, B, H)`` belong to this function from now on; ``weight (H,)``, ``start (B, H)``.
+    ``gates (T, B, H)`` belong to this function from now on; ``weight (H,)``, ``start (B, H)``, ``zones``: none, or the
+    share of the old state that each unit keeps, ``(T, B, H)``.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, activation: str, lengths: Tensor, gates: Tensor, weight: Tensor, start: Tensor
+        ctx: Any, cell: Cell, lengths: Tensor, gates: Tensor, weight: Tensor, start: Tensor, *zones: Tensor
     ) -> tuple[Tensor, Tensor]:
         steps, batch, size = gates.shape
         hidden = gates.new_zeros(steps + 1, batch, size)
         hidden[0] = start
+        zone = zones[0].contiguous() if zones else gates
         if gates.numel():
-            kernels: Any = triton_kernels("triton_vanilla")
+            kernels: Any = triton_kernels(cell.module)
             kernels.indrnn[(batch, -(-size // _FEATURES))](
-                gates, weight, hidden, lengths, batch, size, block=_FEATURES, activation=activation, num_warps=2
-            )
-        ctx.activation = activation
-        ctx.save_for_backward(lengths, gates, weight, hidden)
+                gates, weight, hidden, zone, lengths, batch, size,
+                block=_FEATURES, zoned=cell.zoned, activation=cell.activation, num_warps=2,
+            )  # fmt: skip
+        ctx.cell = cell
+        ctx.save_for_backward(lengths, gates, weight, hidden, zone)
         ctx.set_materialize_grads(False)
         return hidden[1:], hidden[lengths, torch.arange(batch, device=lengths.device)]
 
     @staticmethod
     @first_order
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        lengths, gates, weight, hidden = ctx.saved_tensors
-        steps, batch, size = gates.shape
+        cell, (lengths, gates, weight, hidden, zone) = ctx.cell, ctx.saved_tensors
+        batch, size = gates.shape[1:]
         outputs, final = grads
         coming = torch.zeros_like(gates) if outputs is None else outputs.contiguous()
         passed = torch.zeros_like(hidden[0]) if final is None else final.clone(memory_format=torch.contiguous_format)
         slope, shares = torch.zeros_like(gates), torch.zeros_like(hidden[0])
         if gates.numel():
-            kernels: Any = triton_kernels("triton_vanilla")
+            kernels: Any = triton_kernels(cell.module)
             kernels.indrnn_slope[(batch, -(-size // _FEATURES))](
-                gates, weight, hidden, coming, passed, slope, shares, lengths, batch, size,
-                block=_FEATURES, activation=ctx.activation, num_warps=2,
+                gates, weight, hidden, zone, coming, passed, slope, shares, lengths, batch, size,
+                block=_FEATURES, zoned=cell.zoned, activation=cell.activation, num_warps=2,
             )  # fmt: skip
-        return None, None, slope, shares.sum(dim=0), passed
+        return None, None, slope, shares.sum(dim=0), passed, *[None] * cell.zoned

@@ -1,0 +1,1 @@
+"""Hand-written cells on a GPU."""

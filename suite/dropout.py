@@ -47,5 +47,6 @@ def draw_mask(shape: Sequence[int], p: float, *, like: Tensor) -> Tensor:
     threshold = min(round(p * _LEVELS), _LEVELS - 1)
     count = math.prod(shape)
     draws = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(1 << 63), None)
-    kept = draws.view(torch.int16)[:count].view(shape) >= threshold - _LEVELS // 2
-    return kept.to(like.dtype).mul_(_LEVELS / (_LEVELS - threshold))
+    kept = torch.empty(shape, dtype=like.dtype)  # written at once: from truth values it would be a slower pass
+    torch.ge(draws.view(torch.int16)[:count].view(shape), threshold - _LEVELS // 2, out=kept)
+    return kept.mul_(_LEVELS / (_LEVELS - threshold))

@@ -64,7 +64,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         rows, output, offset = hidden.to(dtype), weight.to(dtype), bias.to(dtype)
         count, classes = len(targets), weight.size(0)
         chunk = min(max(1, CHUNK_ELEMENTS // classes), max(count, 1))
-        # In half precision a sum over chunks would have to be kept in float32: several chunks then go into one product.
+        # In half precision a sum over chunks would have to be kept in float32, and a product sorts the output layer's
+        # weights anew each time: several chunks then go into one.
         group = chunk * (1 if dtype == exact else GROUP_CHUNKS)
         slopes = _Slopes(rows, output, exact) if needs_gradient else None
         if slopes is not None and _runs_compiled(rows, classes):
@@ -75,19 +76,17 @@ class _LinearCrossEntropy(torch.autograd.Function):
         columns = targets.unsqueeze(1)
         log_sums = torch.empty(count, dtype=exact, device=hidden.device)
         chosen = torch.empty_like(log_sums)
-        logits = rows.new_empty(min(group if needs_gradient else chunk, max(count, 1)), classes)
-        for start in range(0, count, chunk):
-            part = slice(start, min(start + chunk, count))
-            place = start % group if needs_gradient else 0
-            scores = torch.addmm(offset, rows[part], output.t(), out=logits[place : place + part.stop - start])
+        held = min(chunk if slopes is None else group, max(count, 1))
+        logits = rows.new_empty(held, classes)
+        for start in range(0, count, held):
+            part = slice(start, min(start + held, count))
+            scores = torch.addmm(offset, rows[part], output.t(), out=logits[: part.stop - start])
             if slopes is None:
                 chosen[part] = scores.gather(1, columns[part]).squeeze(1)
                 log_sums[part] = torch.logsumexp(scores.to(exact), dim=1)
-                continue
-            log_sums[part], chosen[part] = _softmax_(scores, columns[part], exact, (rows[part], output, offset))
-            if part.stop == count or part.stop % group == 0:
-                whole = slice(start - place, part.stop)
-                slopes.add(logits[: whole.stop - whole.start], whole, targets[whole], 1.0 - smoothing)
+            else:
+                log_sums[part], chosen[part] = _softmax_(scores, columns[part], exact, (rows[part], output, offset))
+                slopes.add(scores, part, targets[part], 1.0 - smoothing)
         nll = (log_sums - chosen).sum()
         loss, output_sum = nll.clone(), None
         if smoothing:
@@ -192,7 +191,10 @@ class _Slopes:
         flat = shares.view(-1)  # indexing touches a cell a row; scatter_add_ in bfloat16 copies the whole buffer
         flat[cells] = flat[cells] - mass
         self.multiply(shares, part)
-        self.to_bias += shares.sum(dim=0)
+        if shares.dtype == self.to_bias.dtype:
+            self.to_bias += shares.sum(dim=0)
+        else:  # as a product, which walks over low precision faster than a sum
+            self.to_bias += torch.mm(shares.new_ones(1, len(shares)), shares)[0]
 
     def multiply(self, shares: Tensor, part: slice) -> None:
         """Gradients of hidden and weight from those of the logits of ``part``."""

@@ -49,6 +49,17 @@ class _Permute(torch.autograd.Function):
         return _Permute.apply(grads[0], index), None
 
 
+def valid_steps(values: Tensor, mask: Tensor) -> Tensor:
+    """``values (B, T, ...)`` where ``mask (B, T)``, as ``(N, ...)``: what ``values[mask]`` gives.
+
+    Where all are valid nothing is gathered, nor scattered in the backward pass (a CPU is asked; asking would stop an
+    accelerator).
+    """
+    if mask.device.type == "cpu" and bool(mask.all()):
+        return values.flatten(0, 1)
+    return values[mask]
+
+
 def last_valid(inputs: Tensor, lengths: Tensor) -> Tensor:
     """The last valid step of each row: ``(B, T, ...)`` to ``(B, ...)``. Rows of length zero give their first step."""
     rows = torch.arange(inputs.size(0), device=inputs.device)

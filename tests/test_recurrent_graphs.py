@@ -67,7 +67,7 @@ def test_a_graph_sees_new_weights(cell: str, monkeypatch: pytest.MonkeyPatch) ->
     before = run(encoder, inputs)
     with torch.no_grad():
         for parameter in encoder.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
+            parameter.add_(0.1 * torch.randn_like(parameter))
     after = run(encoder, inputs)
     assert not torch.allclose(before[0], after[0], atol=1e-2)
     torch.testing.assert_close(after, run_without(monkeypatch, encoder, inputs), rtol=1e-4, atol=1e-4)

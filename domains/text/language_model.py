@@ -24,7 +24,7 @@ from suite.optim import OptimConfig
 from suite.recurrent import Encoded, EncoderConfig, State
 from suite.sampling import SamplingConfig, continue_sequences
 from suite.seeding import mix
-from suite.sequence import last_valid, length_mask
+from suite.sequence import last_valid, length_mask, valid_steps
 from suite.stream import CarriedModule
 from suite.vocabulary import BOS, EOS, PAD, UNK, Tokenizer
 
@@ -127,8 +127,8 @@ class LanguageModule(CarriedModule):
         """Of the tokens before, from those after them: the first input is the last that is predicted."""
         assert self.backward_to_embedding is not None
         mask = length_mask(encoded.lengths, inputs.size(1))[:, 1:]
-        features = self.backward_to_embedding(encoded.outputs[:, 1:, self.hidden_size :][mask])
-        return self._entropy(features, inputs[:, :-1][mask]).loss
+        features = self.backward_to_embedding(valid_steps(encoded.outputs[:, 1:, self.hidden_size :], mask))
+        return self._entropy(features, valid_steps(inputs[:, :-1], mask)).loss
 
     def compute_chunk(
         self, batch: StreamBatch, state: State | None, begins: Tensor | None = None
@@ -138,7 +138,7 @@ class LanguageModule(CarriedModule):
         features, final = self._features(encoded), encoded.state
         mask = length_mask(batch.lengths, inputs.size(1))
         if self.training:
-            entropy = self._entropy(features[mask], targets[mask])
+            entropy = self._entropy(valid_steps(features, mask), valid_steps(targets, mask))
             loss, nll, rows = entropy.loss, entropy.nll, []
             loss = loss + self.network.encoder.penalty(encoded) * batch.lengths.sum()
         else:

@@ -21,7 +21,7 @@ from suite.metrics import CorpusBLEU, CorpusCHRF, ExactMatch, Perplexity
 from suite.module import StepOutput, SuiteModule
 from suite.optim import OptimConfig
 from suite.recurrent import Encoded, EncoderConfig
-from suite.sequence import length_mask
+from suite.sequence import length_mask, valid_steps
 from suite.transfer import RowMap
 from suite.vocabulary import BOS, EOS, PAD, SPECIALS, Tokenizer
 
@@ -125,10 +125,10 @@ class TranslationModule(SuiteModule):
         features = self._features(batch, encoded)
         mask = length_mask(batch.target_lengths, features.size(1))
         entropy = linear_cross_entropy(
-            features[mask],
+            valid_steps(features, mask),
             self.network.output_weight,
             self.network.output_bias,
-            batch.target[:, 1:][mask],
+            valid_steps(batch.target[:, 1:], mask),
             label_smoothing=self.label_smoothing if self.training else 0.0,
         )
         weight = batch.target_lengths.sum()

@@ -105,16 +105,6 @@ def test_equals_torch_on_other_paths(cell: FusedCell, lengths: list[int], time: 
     assert_equals_torch(encoder, cell, torch.tensor(lengths), state=True, time=time)
 
 
-@pytest.mark.parametrize("cell", CELLS)
-def test_accelerator_path_equals_cpu_path(cell: FusedCell) -> None:
-    layer = FusedLayer(D, H, cell=cell).double()
-    inputs, lengths = torch.randn(5, T, D, dtype=torch.float64), torch.tensor([3, 0, 6, 1, 4])
-    start = tuple(torch.randn(5, H, dtype=torch.float64) for _ in range(layer.num_states))
-    for state in (None, start):
-        expected = layer._padded(inputs, lengths, state)
-        torch.testing.assert_close(layer._packed(inputs, lengths, state), expected, rtol=1e-10, atol=1e-10)
-
-
 @pytest.mark.parametrize("time", [1, T])
 @pytest.mark.parametrize("both", [False, True])
 @pytest.mark.parametrize("cell", CELLS)

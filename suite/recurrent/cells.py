@@ -24,17 +24,7 @@ from suite.recurrent.kernel_steps import (
 from suite.recurrent.normalisation import EPSILON, StepNorm
 from suite.recurrent.options import RecurrentOptions
 from suite.recurrent.steps import GRUSteps, LSTMSteps, VanillaSteps
-from suite.recurrent.unroll import (
-    Extras,
-    Recurrence,
-    Schedule,
-    State,
-    full_schedule,
-    make_schedule,
-    run,
-    start_of,
-    to_time_major,
-)
+from suite.recurrent.unroll import Extras, Recurrence, Schedule, State, make_schedule, run, start_of, to_time_major
 
 
 class UnrolledLayer(nn.Module):
@@ -96,7 +86,7 @@ class UnrolledLayer(nn.Module):
         self, inputs: Tensor, lengths: Tensor, state: State | None = None, weight: Tensor | None = None
     ) -> tuple[Tensor, State]:
         on_gpu = runs_on_gpu(inputs, size=self.hidden_size)
-        schedule = (full_schedule if on_gpu else make_schedule)(lengths, inputs.size(1))
+        schedule = make_schedule(lengths, inputs.size(1), full=on_gpu)
         gates = self.project(to_time_major(inputs, schedule), schedule)
         start = start_of(state, gates, schedule, batch=len(inputs), size=self.hidden_size, count=self.num_states)
         weight = self.weight_hh if weight is None else weight

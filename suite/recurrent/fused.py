@@ -1,8 +1,8 @@
 """One layer, one direction, on the fused kernels of ``torch.nn``, right for ragged lengths on every device.
 
-Packing gives exact final states but leaves the fast path on CPU (it costs more than twice the padded call, forward and
-backward), so it is used on accelerators alone. On CPU the padded batch goes through the fused kernel and the final
-states are made right by other means:
+Packing gives exact final states but leaves the fast path: on CPU it costs more than twice the padded call, on a GPU in
+bfloat16 up to eight times, and there it waits for the lengths to reach the CPU. So the padded batch goes through the
+fused kernel, and the final states are made right by other means:
 
 - the final output of each row is gathered at its last valid step;
 - an ``rnn_relu`` that ran on through padding could overflow there, and a gradient of zero times infinity is none: one
@@ -17,7 +17,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from suite.dropout import Dropout
 from suite.process import has_bfloat16
@@ -25,16 +24,7 @@ from suite.recurrent.dropout import Zoneout
 from suite.recurrent.gpu.steps import GRU, PEEPHOLE_LSTM, Cell, runs_on_gpu, vanilla_cell
 from suite.recurrent.gpu.unroll import unroll_on_gpu
 from suite.recurrent.steps import GRUSteps, LSTMSteps, VanillaSteps
-from suite.recurrent.unroll import (
-    Extras,
-    Recurrence,
-    State,
-    full_schedule,
-    make_schedule,
-    run,
-    start_of,
-    to_time_major,
-)
+from suite.recurrent.unroll import Extras, Recurrence, State, make_schedule, run, start_of, to_time_major
 from suite.sequence import last_valid, length_mask, mask_steps
 
 FusedCell = Literal["rnn_tanh", "rnn_relu", "lstm", "gru"]
@@ -119,8 +109,6 @@ class FusedLayer(nn.Module):
             return self._unrolled(inputs, lengths, state, weight)
         if inputs.size(1) == 1:
             return self._single_step(inputs, lengths, state, weight)
-        if inputs.device.type != "cpu" and weight is None:
-            return self._packed(inputs, lengths, state)
         return self._padded(inputs, lengths, state, weight)
 
     def _single_step(
@@ -129,17 +117,10 @@ class FusedLayer(nn.Module):
         outputs, final = self._run(inputs, state, weight)
         return self._keep_empty_rows(outputs, final, lengths, state)
 
-    def _packed(self, inputs: Tensor, lengths: Tensor, state: State | None) -> tuple[Tensor, State]:
-        # Packing refuses empty rows: they run one step, which is undone afterwards.
-        packed = pack_padded_sequence(inputs, lengths.clamp_min(1).cpu(), batch_first=True, enforce_sorted=False)
-        outputs, final = self.rnn(packed, self._expand(state))
-        outputs = pad_packed_sequence(outputs, batch_first=True, total_length=inputs.size(1))[0]
-        return self._keep_empty_rows(outputs, self._squeeze(final), lengths, state)
-
     def _padded(
         self, inputs: Tensor, lengths: Tensor, state: State | None, weight: Tensor | None = None
     ) -> tuple[Tensor, State]:
-        if bool((lengths == inputs.size(1)).all()):
+        if inputs.device.type == "cpu" and bool((lengths == inputs.size(1)).all()):
             return self._run(inputs, state, weight)
         if self.cell == "lstm":
             outputs, (_, memory) = self._run_flagged(inputs, lengths, state, weight)
@@ -153,13 +134,26 @@ class FusedLayer(nn.Module):
         return self._keep_empty_rows(mask_steps(outputs, lengths), final, lengths, state)
 
     def _run(self, inputs: Tensor, state: State | None, weight: Tensor | None) -> tuple[Tensor, State]:
-        if weight is None:
-            outputs, final = self.rnn(inputs, self._expand(state))
+        rnn = self.rnn
+        if weight is None and inputs.device.type == "cpu":
+            outputs, final = rnn(inputs, self._expand(state))
             return outputs, self._squeeze(final)
+        weights = [rnn.weight_ih_l0, rnn.weight_hh_l0 if weight is None else weight, rnn.bias_ih_l0, rnn.bias_hh_l0]
+        return self._call(inputs, state, weights, whole=weight is None)
+
+    def _call(
+        self, inputs: Tensor, state: State | None, weights: list[Tensor], *, whole: bool = False
+    ) -> tuple[Tensor, State]:
+        """The fused kernel on these weights, which a GPU wants in one piece of memory; ``whole`` are those of ``rnn``.
+
+        What training needs is kept wherever gradients are: of a module in eval a GPU would refuse them.
+        """
         zeros = inputs.new_zeros(len(inputs), self.rnn.hidden_size)
         start = self._expand(state or (zeros,) * self.num_states)
-        flat = [self.rnn.weight_ih_l0, weight, self.rnn.bias_ih_l0, self.rnn.bias_hh_l0]
-        outputs, *final = _FUNCTIONS[self.cell](inputs, start, flat, True, 1, 0.0, self.training, False, True)
+        if inputs.device.type != "cpu":
+            weights = self.rnn._flat_weights if whole else _in_one_piece(weights)
+        keeps = self.training or torch.is_grad_enabled()
+        outputs, *final = _FUNCTIONS[self.cell](inputs, start, weights, True, 1, 0.0, keeps, False, True)
         return outputs, self._squeeze(tuple(final))
 
     def _unrolled(
@@ -167,7 +161,7 @@ class FusedLayer(nn.Module):
     ) -> tuple[Tensor, State]:
         rnn, size = self.rnn, self.rnn.hidden_size
         on_gpu = runs_on_gpu(inputs, size=size)
-        schedule = (full_schedule if on_gpu else make_schedule)(lengths, inputs.size(1))
+        schedule = make_schedule(lengths, inputs.size(1), full=on_gpu)
         bias = rnn.bias_ih_l0 if self.cell == "gru" else rnn.bias_ih_l0 + rnn.bias_hh_l0
         gates = nn.functional.linear(to_time_major(inputs, schedule), rnn.weight_ih_l0, bias)
         start = start_of(state, gates, schedule, batch=len(inputs), size=size, count=self.num_states)
@@ -200,19 +194,18 @@ class FusedLayer(nn.Module):
     ) -> tuple[Tensor, State]:
         """Run with one more input, 1 at padding, whose weights keep an LSTM's memory or set a ReLU to zero there."""
         rnn, hidden = self.rnn, self.rnn.hidden_size
+        # A GPU has its fastest kernels for multiples of eight features.
+        width = 1 if inputs.device.type == "cpu" else 8 - inputs.size(2) % 8
         padding = ~length_mask(lengths, inputs.size(1)).unsqueeze(2)
-        flag = rnn.weight_ih_l0.new_zeros(rnn.weight_ih_l0.size(0), 1)
+        flag = rnn.weight_ih_l0.new_zeros(rnn.weight_ih_l0.size(0), width)
         if self.cell == "lstm":  # input gate, forget gate
-            flag[:hidden], flag[hidden : 2 * hidden] = -_SATURATED, _SATURATED
+            flag[:hidden, 0], flag[hidden : 2 * hidden, 0] = -_SATURATED, _SATURATED
         else:
-            flag.fill_(-_CLOSED_HALF if _computes_in(inputs) == torch.float16 else -_CLOSED)
-        zeros = inputs.new_zeros(len(inputs), hidden)
-        start = self._expand(state or (zeros,) * self.num_states)
+            flag[:, 0] = -_CLOSED_HALF if _computes_in(inputs) == torch.float16 else -_CLOSED
         recurrent = rnn.weight_hh_l0 if recurrent is None else recurrent
-        flat = [torch.cat([rnn.weight_ih_l0, flag], dim=1), recurrent, rnn.bias_ih_l0, rnn.bias_hh_l0]
-        seen = torch.cat([inputs, padding.to(inputs.dtype)], dim=2)
-        outputs, *final = _FUNCTIONS[self.cell](seen, start, flat, True, 1, 0.0, self.training, False, True)
-        return outputs, self._squeeze(tuple(final))
+        weights = [torch.cat([rnn.weight_ih_l0, flag], dim=1), recurrent, rnn.bias_ih_l0, rnn.bias_hh_l0]
+        seen = torch.cat([inputs, padding.to(inputs.dtype).expand(-1, -1, width)], dim=2)
+        return self._call(seen, state, weights)
 
     def _keep_empty_rows(
         self, outputs: Tensor, final: State, lengths: Tensor, state: State | None
@@ -233,6 +226,13 @@ class FusedLayer(nn.Module):
     def _squeeze(self, final: Tensor | tuple[Tensor, ...]) -> State:
         parts = final if isinstance(final, tuple) else (final,)
         return tuple(part.squeeze(0) for part in parts)
+
+
+def _in_one_piece(weights: list[Tensor]) -> list[Tensor]:
+    """The same weights as parts of one piece of memory, in the order that cuDNN has them in."""
+    flat = torch.cat([weight.flatten() for weight in weights])
+    parts = flat.split([weight.numel() for weight in weights])
+    return [part.view_as(weight) for part, weight in zip(parts, weights, strict=True)]
 
 
 def _computes_in(inputs: Tensor) -> torch.dtype:

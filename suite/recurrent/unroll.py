@@ -36,8 +36,13 @@ class Schedule(NamedTuple):
     inverse: Tensor | None
 
 
-def make_schedule(lengths: Tensor, steps: int) -> Schedule:
-    """The schedule of ``lengths (B,)`` within ``steps``; lengths are read on the CPU, as packing does."""
+def make_schedule(lengths: Tensor, steps: int, *, full: bool = False) -> Schedule:
+    """The schedule of ``lengths (B,)`` within ``steps``; lengths are read on the CPU, as packing does.
+
+    ``full`` runs all rows at all steps, and does not look at the lengths, which would stop an accelerator.
+    """
+    if full:
+        return Schedule([len(lengths)] * steps, lengths, None, None)
     known = lengths.cpu()
     if bool((known == steps).all()):
         return Schedule([len(known)] * steps, lengths, None, None)
@@ -46,11 +51,6 @@ def make_schedule(lengths: Tensor, steps: int) -> Schedule:
     counts = (ordered.unsqueeze(0) > torch.arange(longest).unsqueeze(1)).sum(dim=1)
     order = order.to(lengths.device)
     return Schedule(counts.tolist(), ordered.to(lengths.device), order, order.argsort())
-
-
-def full_schedule(lengths: Tensor, steps: int) -> Schedule:
-    """A schedule in which all rows run at all steps, as they do on a GPU; ``lengths`` are not looked at."""
-    return Schedule([len(lengths)] * steps, lengths, None, None)
 
 
 class _Rows(torch.autograd.Function):

@@ -115,7 +115,9 @@ def find_block(cell: Cell, gates: Tensor, weight: Tensor, extras: Arrays, *, bac
             _blocks[key] = _Block(cell, rows, gates, weight, extras, backward=backward)
         except RuntimeError as error:
             if not _refused:
-                warnings.warn(f"{cell.name} runs without CUDA graphs, many times slower: {error}", stacklevel=2)
+                warnings.warn(
+                    f"the steps of {cell.name} run without CUDA graphs, many times slower: {error}", stacklevel=2
+                )
             _refused.add(key)
             return None
     _blocks.move_to_end(key)

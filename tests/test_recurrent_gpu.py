@@ -14,7 +14,9 @@ from suite.recurrent import RecurrentEncoder, RecurrentOptions
 from suite.recurrent import cells as cells_module
 from suite.recurrent import fused as fused_module
 from suite.recurrent import minimal as minimal_module
+from suite.recurrent.gpu import graphs
 from suite.recurrent.gpu import unroll as gpu_unroll
+from suite.recurrent.gpu.steps import PEEPHOLE_LSTM
 from suite.recurrent.options import WITH_MEMORY
 from suite.recurrent.steps import ACTIVATIONS
 
@@ -191,3 +193,20 @@ def test_every_kernel_compiles() -> None:
     found = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, cwd=script.parents[1])
     assert found.returncode == 0, found.stderr[-2000:]
     assert int(found.stdout) >= 90
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_buffers_made_in_inference_mode_can_be_written_in_training(
+    backward: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graphs._Block, "_record", lambda *_: None)
+    with torch.inference_mode():
+        extras = {"peepholes": torch.ones(3, 4)}
+        block = graphs._Block(PEEPHOLE_LSTM, 8, torch.ones(20, 5, 16), torch.ones(16, 4), extras, backward=backward)
+        block.begin(torch.ones(16, 4), extras)
+        block.put("gates", torch.ones(20, 5, 16), 0)
+    assert not any(value.is_inference() for value in (block.weight, *block.arrays.values()))
+    block.put("gates", torch.full((40, 3, 16), 2.0), 32)
+    assert torch.equal(block.arrays["gates"][:9, :4, 0].sum(dim=0), torch.tensor([17.0, 17.0, 17.0, 9.0]))
+    block.begin(torch.zeros(16, 4), extras)
+    assert not block.weight.any()

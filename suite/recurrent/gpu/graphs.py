@@ -8,6 +8,7 @@ longest unused ones go when their buffers take more than ``BUDGET``.
 
 import warnings
 from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -35,21 +36,31 @@ class _Block:
     """Buffers of a block of steps, and the graph over them."""
 
     def __init__(self, cell: Cell, rows: int, gates: Tensor, weight: Tensor, extras: Arrays, *, backward: bool) -> None:
+        # Recorded by a validation in inference mode, buffers are written in training too: not in that mode's memory.
+        with torch.inference_mode(False), torch.no_grad():
+            self._allocate(cell, rows, gates, weight, extras, backward=backward)
+            self._record(cell, backward_steps if backward else forward_steps)
+
+    def _allocate(
+        self, cell: Cell, rows: int, gates: Tensor, weight: Tensor, extras: Arrays, *, backward: bool
+    ) -> None:
         self.arrays: Arrays = {name: torch.zeros_like(value) for name, value in extras.items()}
         self.weight = torch.zeros_like(weight, memory_format=torch.contiguous_format)
         own = gates.new_zeros(BLOCK, rows, gates.size(2))
         self.arrays |= {"gates": own, "left": torch.zeros(rows, dtype=torch.int32, device=gates.device)}
-        self.arrays |= forward_arrays(cell, own, weight)
+        self.arrays |= forward_arrays(cell, own, self.weight)
         zones = ("zone", "zone_memory")[: cell.zoned * (1 + cell.memory)]
         self.arrays |= {name: torch.zeros_like(self.arrays["hidden"][1:]) for name in zones}
         if backward:
-            self.arrays |= backward_arrays(cell, own, weight, extras)
+            self.arrays |= backward_arrays(cell, own, self.weight, extras)
             self.arrays["outputs"] = torch.zeros_like(self.arrays["hidden"][1:])
         self.bytes = sum(value.untyped_storage().nbytes() for value in self.arrays.values())
-        run = backward_steps if backward else forward_steps
+
+    def _record(self, cell: Cell, run: Callable[[Cell, Arrays, Tensor], None]) -> None:
+        device = self.weight.device
         self.graph = torch.cuda.CUDAGraph()
-        stream = torch.cuda.Stream(gates.device)
-        stream.wait_stream(torch.cuda.current_stream(gates.device))
+        stream = torch.cuda.Stream(device)
+        stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(stream):
             run(cell, self.arrays, self.weight)  # compiles kernels and sets cuBLAS up, which no graph may
             # Other threads (the one that pins batches) may go on with what a recording forbids its own.
@@ -61,7 +72,7 @@ class _Block:
                     self.graph.capture_end()
                 raise
             self.graph.capture_end()
-        torch.cuda.current_stream(gates.device).wait_stream(stream)
+        torch.cuda.current_stream(device).wait_stream(stream)
 
     def begin(self, weight: Tensor, extras: Arrays) -> None:
         """Parameters to their places."""

@@ -1,11 +1,13 @@
 """How many CPU threads an operation takes: the number asked for, or the fastest of a short trial on this machine."""
 
 import copy
+import functools
 import gc
 import itertools
 import os
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,10 +16,13 @@ from suite.console import notice
 from suite.data import SuiteDataModule
 from suite.module import SuiteModule
 
-_GAIN = 1.2  # more threads must be so many times as fast: less is soon lost when something else begins to run
+# More threads must be so many times as fast. A trial is of the forward and backward pass alone: loading, optimiser and
+# logging gain nothing, and take a core, as others do, that is then missed. With 1.2 a run of 4 minutes became longer.
+_GAIN = 1.3
 _MOST = 16
-_ROUNDS, _SECONDS = 5, 2.0  # turns of a trial, and after how long no further one begins
 _BATCHES = 3
+_LEAST, _ROUNDS = 5, 15  # turns of a trial: one alone says nothing, as a machine is quiet now and busy then
+_SECONDS, _PATIENCE = 3.0, 30.0  # after how long no further one begins: beyond the least number, and at all
 _SUFFERING = 3.0  # times as slow as with one thread: more are not tried
 
 
@@ -41,13 +46,13 @@ def settle_threads(run: Any, settings: dict[str, Any], *, module: SuiteModule, d
 
 def _find(module: SuiteModule, data: SuiteDataModule, precision: Any, most: int) -> int:
     with torch.random.fork_rng(devices=[]):  # the run's own draws are the same with a trial and without
-        found = fastest(_step(module, data, precision), most)
+        found = fastest(_steps(module, data, precision), most)
     gc.collect()  # the copy of the module refers to itself
     return found
 
 
-def fastest(step: Callable[[], object], most: int) -> int:
-    """The number of threads, at most ``most``, with which ``step`` takes the least time here and now.
+def fastest(steps: Sequence[Callable[[], object]], most: int) -> int:
+    """The number of threads, at most ``most``, with which ``steps`` take the least time here and now.
 
     One thread unless more are worth it. Small operations gain little; and cores that others use too make several
     threads wait for each other, up to hundreds of times longer than the work itself takes: neither can be known from
@@ -61,7 +66,7 @@ def fastest(step: Callable[[], object], most: int) -> int:
     before = torch.get_num_threads()
     try:
         counts = _bearable(counts)
-        seconds = _trial(step, counts)
+        seconds = _trial(steps, counts)
     finally:
         torch.set_num_threads(before)
     best = 1
@@ -105,35 +110,45 @@ def _bearable(counts: list[int]) -> list[int]:
     return counts
 
 
-def _step(module: SuiteModule, data: SuiteDataModule, precision: Any) -> Callable[[], None]:
-    """Forward and backward pass over a few batches, short ones and long ones among them, by a copy of the module."""
+def _steps(module: SuiteModule, data: SuiteDataModule, precision: Any) -> list[Callable[[], None]]:
+    """Forward and backward pass over each of a few batches, short ones and long ones among them, by a copy."""
     here = copy.copy(data)
     here.num_workers = 0
     batches = list(itertools.islice(here.loader("train", shuffle=True), _BATCHES))
     model = copy.deepcopy(module).train()
 
-    def step() -> None:
-        for batch in batches:
-            with torch.autocast("cpu", torch.bfloat16, enabled=str(precision).startswith("bf16")):
-                loss = model.compute(batch).loss_sum
-            if loss.requires_grad:
-                loss.backward()
+    def step(batch: Any) -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=str(precision).startswith("bf16")):
+            loss = model.compute(batch).loss_sum
+        if loss.requires_grad:
+            loss.backward()
         model.zero_grad()
 
-    return step
+    return [functools.partial(step, batch) for batch in batches]
 
 
-def _trial(step: Callable[[], object], counts: list[int]) -> dict[int, float]:
-    """Least seconds of ``step`` with each number of threads, in turns: what comes and goes slows all alike."""
-    seconds: dict[int, list[float]] = {count: [] for count in counts}
+def _trial(steps: Sequence[Callable[[], object]], counts: list[int]) -> dict[int, float]:
+    """Seconds of a step with each number of threads, as parts of those with the first.
+
+    The numbers take turns with the same step, so that what comes and goes slows all alike; and the middle turn is
+    taken: the best one is of a moment in which nobody else ran, which is not how a training goes.
+    """
+    for count in counts:  # the first time that a step is made, it makes what later ones find
+        torch.set_num_threads(count)
+        for step in steps:
+            step()
+    parts: dict[int, list[float]] = {count: [] for count in counts}
     begin = time.perf_counter()
-    for turn in range(_ROUNDS + 1):
-        for count in counts:
+    for turn in range(_ROUNDS):
+        gone = time.perf_counter() - begin
+        if turn and gone > (_SECONDS if turn >= _LEAST else _PATIENCE):
+            break
+        seconds = {}
+        for count in counts if turn % 2 == 0 else reversed(counts):  # who comes later finds the batch in the cache
             torch.set_num_threads(count)
             start = time.perf_counter()
-            step()
-            if turn:  # the first is a warm-up
-                seconds[count].append(time.perf_counter() - start)
-        if turn and time.perf_counter() - begin > _SECONDS:
-            break
-    return {count: min(each) for count, each in seconds.items()}
+            steps[turn % len(steps)]()
+            seconds[count] = time.perf_counter() - start
+        for count in counts:
+            parts[count].append(seconds[count] / seconds[counts[0]])
+    return {count: statistics.median(each) for count, each in parts.items()}

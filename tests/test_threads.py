@@ -1,5 +1,6 @@
 """The number of threads: asked for, or found by a trial; recorded, and the same for a run that goes on."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -43,7 +44,7 @@ def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads.os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
     for name in ("OMP_NUM_THREADS", "WORLD_SIZE", "SLURM_NTASKS"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(threads, "_trial", lambda step, counts: {count: 1.0 / count for count in counts})
+    monkeypatch.setattr(threads, "_trial", lambda steps, counts: {count: 1.0 / count for count in counts})
 
 
 @pytest.mark.usefixtures("eight_cores")
@@ -61,7 +62,7 @@ def test_free_cores_are_taken_and_it_is_said(capsys: pytest.CaptureFixture[str])
         ({"devices": "1"}, 8),
         ({"num_nodes": 2}, 1),
         ({"accelerator": "gpu"}, 1),
-        ({"workers": 3}, 5),
+        ({"workers": 2}, 6),
         ({"workers": 20}, 1),
     ],
 )
@@ -91,18 +92,19 @@ def test_cores_of_data_workers_are_not_those_that_were_asked_for(monkeypatch: py
     [
         ({1: 1.0, 2: 0.6, 4: 0.4, 6: 0.39}, 4),
         ({1: 1.0, 2: 0.9, 4: 0.7, 6: 0.69}, 4),  # two gain too little, four are worth it
+        ({1: 1.0, 2: 0.83, 4: 0.8, 6: 0.8}, 1),  # what a trial gains so little is lost in a run
         ({1: 1.0, 2: 9.0, 4: 20.0, 6: 300.0}, 1),  # cores that others use too
     ],
 )
 def test_more_threads_must_be_worth_it(monkeypatch: pytest.MonkeyPatch, seconds: dict[int, float], count: int) -> None:
     tried: list[list[int]] = []
 
-    def trial(step: object, counts: list[int]) -> dict[int, float]:
+    def trial(steps: object, counts: list[int]) -> dict[int, float]:
         tried.append(counts)
         return seconds
 
     monkeypatch.setattr(threads, "_trial", trial)
-    assert threads.fastest(lambda: None, 6) == count
+    assert threads.fastest([lambda: None], 6) == count
     assert tried == [[1, 2, 4, 6]]
 
 
@@ -141,20 +143,39 @@ def test_a_trial_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
 
 
-def test_the_first_step_of_each_number_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[int] = []
-    clock = [0.0]
-    monkeypatch.setattr(threads.time, "perf_counter", lambda: clock[0])
+class _Steps:
+    """Steps that take the seconds that ``cost`` says, by a clock of their own: ``cost(threads, turn, step)``."""
 
-    def step() -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, cost: Callable[[int, int, int], float], count: int = 1) -> None:
+        self.clock, self.made, self.cost = 0.0, [], cost  # type: tuple[float, list[tuple[int, int]], Any]
+        self.steps = [lambda number=number: self._step(number) for number in range(count)]
+        monkeypatch.setattr(threads.time, "perf_counter", lambda: self.clock)
+
+    def _step(self, number: int) -> None:
         count = torch.get_num_threads()
-        clock[0] += 0.2 / count if count in made else 0.001  # that the first is the fastest counts for nothing
-        made.append(count)
+        turn = sum(each[0] == count for each in self.made) - len(self.steps)  # below 0 it is a warm-up
+        self.clock += self.cost(count, turn, number)
+        self.made.append((count, number))
 
-    seconds = threads._trial(step, [1, 2])
-    torch.set_num_threads(1)
-    assert made == [1, 2] * 6
-    assert seconds == pytest.approx({1: 0.2, 2: 0.1})
+    def trial(self) -> dict[int, float]:
+        try:
+            return threads._trial(self.steps, [1, 2])
+        finally:
+            torch.set_num_threads(1)
+
+
+def test_the_first_time_of_each_step_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = _Steps(monkeypatch, lambda count, turn, step: 0.1 / count if turn >= 0 else 10.0 * count, count=3)
+    assert steps.trial() == pytest.approx({1: 1.0, 2: 0.5})
+    assert steps.made[:6] == [(count, step) for count in (1, 2) for step in (0, 1, 2)]
+    assert steps.made[6:12] == [(1, 0), (2, 0), (2, 1), (1, 1), (1, 2), (2, 2)]  # in turns, either one first
+    assert len(steps.made) == 6 + 2 * threads._ROUNDS
+
+
+def test_a_quiet_moment_is_not_taken_for_the_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads are twice as fast now and then, and slower most of the time."""
+    steps = _Steps(monkeypatch, lambda count, turn, step: 0.1 if count == 1 else 0.05 if turn % 3 == 0 else 0.12)
+    assert steps.trial() == pytest.approx({1: 1.0, 2: 1.2})
 
 
 def test_numbers_that_suffer_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,25 +211,24 @@ def test_initial_weights_do_not_depend_on_how_the_number_was_given(
     assert seen == [1]
 
 
-def test_a_long_step_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[int] = []
-    clock = iter(range(1000))
-    monkeypatch.setattr(threads.time, "perf_counter", lambda: float(next(clock)))
-    threads._trial(lambda: made.append(torch.get_num_threads()), [1, 2])
-    torch.set_num_threads(1)
-    assert made == [1, 2] * 2
+@pytest.mark.parametrize(("seconds", "turns"), [(0.1, 15), (0.4, 5), (2.0, 5), (7.0, 3), (60.0, 1)])
+def test_long_steps_are_tried_less_often(seconds: float, turns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several times all the same, unless that would take minutes: such steps are long enough to be the rule."""
+    steps = _Steps(monkeypatch, lambda count, turn, step: seconds)
+    steps.trial()
+    assert len(steps.made) == 2 * (1 + turns)
 
 
 def test_a_run_goes_on_with_the_number_that_was_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "_free_cores", lambda trainer, workers: 2)
-    monkeypatch.setattr(threads, "_trial", lambda step, counts: {1: 2.0, 2: 1.0})
+    monkeypatch.setattr(threads, "_trial", lambda steps, counts: {1: 2.0, 2: 1.0})
     place = ("--runs", tmp_path)
     try:
         ran = fit_toy(*place, "--name", "run")
         assert ran.status == 0, ran.err
         assert torch.get_num_threads() == 2
         assert yaml.safe_load((tmp_path / "toy" / "run" / "config.yaml").read_text())["threads"] == 2
-        monkeypatch.setattr(threads, "_trial", lambda step, counts: {1: 1.0, 2: 2.0})  # the cores are busy now
+        monkeypatch.setattr(threads, "_trial", lambda steps, counts: {1: 1.0, 2: 2.0})  # the cores are busy now
         again = ("--resume", tmp_path / "toy" / "run", "--trainer.max_epochs", "2")
         on = fit_toy(*place, *again, "--threads", "auto")
         assert on.status == 0, on.err
@@ -238,7 +258,7 @@ def test_every_task_can_be_tried(case: Case, monkeypatch: pytest.MonkeyPatch) ->
 def test_runs_of_one_command_have_one_number(verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = iter([{1: 2.0, 2: 1.0}, {1: 1.0, 2: 2.0}])
     monkeypatch.setattr(threads, "_free_cores", lambda trainer, workers: 2)
-    monkeypatch.setattr(threads, "_trial", lambda step, counts: next(seconds))
+    monkeypatch.setattr(threads, "_trial", lambda steps, counts: next(seconds))
     words: dict[str, tuple[object, ...]] = {
         "compare": ("--setting", "model.pooling", "--values", "mean", "max"),
         "crossvalidate": ("--folds", 2),

@@ -129,7 +129,10 @@ class SuiteModule(LightningModule):
         return None
 
     def write_samples(self, batch: Any, folder: Path, stem: str) -> list[Path]:
-        """Write what the model makes of ``batch`` as sound or image files, their names beginning with ``stem``."""
+        """Write what the model makes of ``batch`` as sound or image files, their names beginning with ``stem``.
+
+        ``STEM.png`` is the figure of a module that has no ``sample_figure``.
+        """
         return []
 
     def sample_figure(self, batch: Any) -> Any:

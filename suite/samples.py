@@ -34,26 +34,28 @@ class Samples(Callback):
         if not is_training_validation(trainer) or not takes_part or self.count < 1:
             return
         module, step = cast(SuiteModule, pl_module), logged_step(trainer)
+        stem = f"step-{step:07d}"
         batch = self._fixed_batch(trainer, module)
         with trainer.precision_plugin.forward_context(), torch.no_grad():
             table, figure = module.sample_table(batch), module.sample_figure(batch)
             self.folder.mkdir(parents=True, exist_ok=True)
-            files = module.write_samples(batch, self.folder, f"step-{step:07d}")
+            files = module.write_samples(batch, self.folder, stem)
         if not trainer.is_global_zero:
             return
         if table is not None:
             columns, rows = table
-            self._write(f"step-{step:07d}.jsonl", columns, rows)
+            self._write(f"{stem}.jsonl", columns, rows)
             log_table(trainer.loggers, "samples/table", columns, rows, step)
         if figure is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            figure.savefig(self.folder / f"step-{step:07d}.png", dpi=80)
-            log_image(trainer.loggers, "samples/figure", self.folder / f"step-{step:07d}.png", step)
+            figure.savefig(self.folder / f"{stem}.png", dpi=80)
+            log_image(trainer.loggers, "samples/figure", self.folder / f"{stem}.png", step)
         for path in module.write_evaluation("val", self.folder, "val"):
             if path.suffix == ".png":
                 log_image(trainer.loggers, f"samples/{path.stem}", path, step)
         for number, path in enumerate(files):
-            log_file(trainer.loggers, f"samples/{number}", path, step)
+            key = "figure" if path.name == f"{stem}.png" else number  # a picture of them all, as others draw one
+            log_file(trainer.loggers, f"samples/{key}", path, step)
 
     def _fixed_batch(self, trainer: Trainer, module: SuiteModule) -> Any:
         if self._batch is None:

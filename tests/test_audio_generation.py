@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from domains.audio import generate
+from suite import samples
 from suite.kernels import AVAILABLE
 from suite.tiles import LANES
 from tests.commands import QUIET, Ran, assert_one_line, run, shared
@@ -57,6 +58,19 @@ def test_fit_prints_field_and_bits_of_each_value_and_leaves_sounds() -> None:
     assert len(sounds) == 2
     assert soundfile.info(sounds[0]).samplerate == 8000
     assert len(sorted((trained() / "samples").glob("step-*.png"))) == 1
+
+
+def test_the_figure_has_the_name_that_figures_have_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logged: list[tuple[str, str]] = []
+
+    def log(loggers: Any, key: str, path: Path, step: int) -> None:
+        logged.append((key, path.suffix))
+
+    monkeypatch.setattr(samples, "log_file", log)
+    tiny = ("--data.sample_minutes", 0.1, "--trainer.limit_train_batches", 1, "--runs", tmp_path)
+    ran = run("fit", "--domain", "audio", *QUIET, *MODEL, *tiny)
+    assert ran.status == 0, ran.err
+    assert logged == [("samples/0", ".wav"), ("samples/1", ".wav"), ("samples/figure", ".png")]
 
 
 def test_evaluate_writes_bits_of_every_window(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from domains.audio.kernel_engine import KernelEngine, split_streams
 from domains.audio.loops import FEW
 from domains.audio.network import NetworkConfig, WaveNet
 from domains.audio.weights import weights_of
+from suite import kernels
+from suite.errors import UsageError
 from suite.kernels import AVAILABLE
 from suite.mu_law import silence
 from suite.tiles import LANES, WIDTHS
@@ -132,7 +134,8 @@ def test_draws_follow_the_distribution(kind: type) -> None:
     assert int(edges.max()) < 256
 
 
-def test_which_engine_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_which_engine_is_taken(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    engines._say_that_torch_stands_in.cache_clear()
     network = network_of(conditions=False)
 
     def taken(streams: int, kind: str = "auto") -> type:
@@ -143,11 +146,19 @@ def test_which_engine_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         assert taken(100) is KernelEngine
         assert taken(100, "kernel") is KernelEngine
     assert taken(1, "torch") is TorchEngine
-    monkeypatch.setattr(engines, "AVAILABLE", False)
-    assert taken(1) is TorchEngine
-    assert taken(1, "kernel") is TorchEngine
+    monkeypatch.setattr(kernels, "AVAILABLE", False)
+    assert taken(1) is taken(2) is TorchEngine
+    assert capsys.readouterr().err.count("without numba") == 1
+    with pytest.raises(UsageError, match=r"--engine kernel needs numba.*allowed here are auto and torch"):
+        taken(1, "kernel")
 
 
+def test_the_kernel_is_refused_where_there_is_no_cpu() -> None:
+    with pytest.raises(UsageError, match=r"--engine kernel is for a CPU.* on meta; .*--trainer\.accelerator cpu|numba"):
+        make_engine(network_of(), torch.zeros(1, 2, dtype=torch.long, device="meta"), kind="kernel")
+
+
+@pytest.mark.skipif(not AVAILABLE, reason="numba missing")
 @pytest.mark.parametrize("streams", COUNTS)
 def test_odd_numbers_of_channels_work_in_the_kernel(streams: int) -> None:
     network = network_of(channels=13)

@@ -10,8 +10,8 @@ import numpy
 import pytest
 import soundfile
 
-from domains.audio import generate
-from suite import samples
+from domains.audio import engines, generate
+from suite import kernels, samples
 from suite.kernels import AVAILABLE
 from suite.tiles import LANES
 from tests.commands import QUIET, Ran, assert_one_line, run, shared
@@ -107,15 +107,16 @@ def test_files_in_order_with_the_conditions_asked_for(tmp_path: Path) -> None:
 
 def test_the_seed_decides_and_the_neighbours_do_not(tmp_path: Path) -> None:
     common = ("--seconds", 0.05, "--condition", "who=a", "kind=x")
+    fast = {"kernel": ("--count", 3, "--engine", "kernel")} if AVAILABLE else {}
     for name, flags in {
         "three": ("--count", 3), "again": ("--count", 3), "one": (), "other": ("--seed", 1),
         "cold": ("--temperature", 0.3), "alone": ("--count", 3, "--streams", 1),
-        "torch": ("--count", 3, "--engine", "torch"), "kernel": ("--count", 3, "--engine", "kernel"),
+        "torch": ("--count", 3, "--engine", "torch"), **fast,
     }.items():  # fmt: skip
         assert predict(tmp_path / name, *common, *flags).status == 0
     found = {path.name: waves(path) for path in tmp_path.iterdir()}
     assert len({wave.tobytes() for wave in found["three"]}) == 3
-    for name in ("again", "alone", "torch", *(["kernel"] if AVAILABLE else [])):
+    for name in ("again", "alone", "torch", *fast):
         assert [wave.tobytes() for wave in found[name]] == [wave.tobytes() for wave in found["three"]], name
     assert numpy.array_equal(found["one"][0], found["three"][0])
     for name in ("other", "cold"):
@@ -178,6 +179,17 @@ def test_a_spectrum_decides_the_length_and_the_sound(tmp_path: Path) -> None:
 )
 def test_what_is_refused(flags: list[str], status: int, parts: list[str], tmp_path: Path) -> None:
     assert_one_line(predict(tmp_path / "out", *flags), status, *parts)
+
+
+def test_the_kernel_without_numba_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is made; what chooses by itself says that it generates by another engine, and does."""
+    monkeypatch.setattr(kernels, "AVAILABLE", False)
+    assert_one_line(predict(tmp_path / "out", "--engine", "kernel"), 2, "--engine kernel", "numba", "auto and torch")
+    assert not (tmp_path / "out").exists()
+    engines._say_that_torch_stands_in.cache_clear()
+    ran = predict(tmp_path / "out", "--seconds", 0.01, "--count", 3, "--streams", 1)
+    assert ran.status == 0, ran.err
+    assert ran.err.count("without numba") == 1
 
 
 def test_a_vocoder_needs_a_spectrum_and_no_prime(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ cumulative distribution. Logits of the two differ by rounding (1e-6 of their siz
 falls as near as that to an edge between two classes: 3 to 10 times in a million samples.
 """
 
+from functools import cache
 from typing import Protocol
 
 import torch
@@ -13,10 +14,11 @@ from torch import Tensor
 
 from domains.audio.kernel_engine import KernelEngine
 from domains.audio.network import WaveNet
-from domains.audio.requests import Engine
+from domains.audio.requests import Engine, check_engine
 from domains.audio.weights import Weights, weights_of
+from suite import kernels
+from suite.console import notice
 from suite.gating import gate_
-from suite.kernels import AVAILABLE
 from suite.mu_law import silence
 
 
@@ -44,11 +46,26 @@ class Stepper(Protocol):
 
 
 def make_engine(network: WaveNet, conditions: Tensor, *, kind: Engine = "auto") -> Stepper:
-    """The kernel on a CPU, unless the torch engine is asked for; that where there is no numba or another device."""
+    """What is asked for; ``auto`` is the kernel on a CPU with numba, and the torch engine without or elsewhere.
+
+    Raises:
+        UsageError: the kernel, where it cannot run.
+    """
+    device = conditions.device.type
+    check_engine(kind, device=device)
     weights = weights_of(network, conditions)
-    if AVAILABLE and conditions.device.type == "cpu" and kind != "torch":
-        return KernelEngine(weights)
-    return TorchEngine(weights)
+    if kind == "torch" or device != "cpu":
+        return TorchEngine(weights)
+    if not kernels.AVAILABLE:
+        _say_that_torch_stands_in()
+        return TorchEngine(weights)
+    return KernelEngine(weights)
+
+
+@cache
+def _say_that_torch_stands_in() -> None:
+    """Once, however many batches and samples are generated."""
+    notice("generation: without numba (not installed, or switched off) the torch engine stands in, which is slower")
 
 
 class TorchEngine:

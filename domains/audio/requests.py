@@ -8,6 +8,7 @@ import numpy
 from numpy.typing import NDArray
 
 from domains.audio.files import FileClip
+from suite import kernels
 from suite.errors import DataError, UsageError
 from suite.seeding import mix
 
@@ -81,6 +82,7 @@ def read_requests(options: Any, assets: dict[str, Any]) -> list[Request]:
             raise UsageError(f"--{name} {getattr(options, name)}: allowed is 1 or more")
     if not 0 < options.temperature < 100:
         raise UsageError(f"--temperature {options.temperature}: allowed is more than 0, and below 100")
+    check_engine(options.engine)
     given = _conditions(options.condition, assets["conditions"])
     steps = _steps(options, assets)
     if options.prime is not None and options.mel_from is not None:
@@ -114,6 +116,26 @@ def read_requests(options: Any, assets: dict[str, Any]) -> list[Request]:
             )
         )
     return requests
+
+
+def check_engine(kind: Engine, *, device: str = "cpu") -> None:
+    """Refuse the kernel that was asked for by name where it cannot run: another engine must not be taken for it.
+
+    Raises:
+        UsageError: no numba, or a ``device`` that is no CPU.
+    """
+    if kind != "kernel":
+        return
+    if not kernels.AVAILABLE:
+        raise UsageError(
+            "--engine kernel needs numba, which is not installed or is switched off by NUMBA_DISABLE_JIT; allowed here "
+            "are auto and torch (the same samples, but slower): install numba, or take one of them"
+        )
+    if device != "cpu":
+        raise UsageError(
+            f"--engine kernel is for a CPU, and the model is on {device}; allowed there are auto and torch: add "
+            "--trainer.accelerator cpu, or take one of them"
+        )
 
 
 def _conditions(given: Sequence[str], known: dict[str, list[str]]) -> dict[str, str]:

@@ -220,15 +220,41 @@ def test_bad_files_are_all_named_before_there_is_a_run(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").rglob("*.ckpt"))
 
 
+def spoil(path: Path) -> None:
+    """Make a sample no number."""
+    wave = soundfile.read(path)[0]
+    wave[300] = numpy.nan
+    soundfile.write(path, wave, 8000, subtype="FLOAT")
+
+
+def test_what_shows_in_samples_alone_is_looked_for_before_there_is_a_run(tmp_path: Path) -> None:
+    """In whole files of val and test; of those of training at their ends."""
+    folders = {split: tmp_path / split for split in ("train", "val", "test")}
+    for folder in folders.values():
+        write_files(folder, count=3)
+    for split, place in (("train", -30), ("test", 1500)):  # the second is damaged in the middle and has its end
+        path = folders[split] / "x.flac"
+        soundfile.write(path, numpy.random.default_rng(0).uniform(-0.5, 0.5, 30_000), 8000)
+        content = path.read_bytes()
+        path.write_bytes(content[:place] if place < 0 else content[:place] + bytes(20_000) + content[place + 20_000 :])
+    spoil(folders["val"] / "1.wav")
+    spoil(folders["test"] / "2.wav")
+    flags = [word for split, folder in folders.items() for word in (f"--data.{split}", folder)]
+    ran = fit(tmp_path, "--data.dataset", "files", *flags)
+    named = [f"{split}/{name}" for split, name in (("train", "x.flac"), ("val", "1.wav"), ("test", "x.flac"))]
+    assert_one_line(ran, 1, *named, "test/2.wav: sample 300 is not a finite number")
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_sample_that_is_no_number_stops_the_run_with_its_place(workers: int, tmp_path: Path) -> None:
-    paths = write_files(tmp_path / "audio", count=6)
-    for path in paths:
-        wave = soundfile.read(path)[0]
-        wave[300] = numpy.nan
-        soundfile.write(path, wave, 8000, subtype="FLOAT")
-    common = ("--data.dataset", "files", "--data.train", tmp_path / "audio", "--data.held_out", 0.2)
-    ran = fit(tmp_path, *common, "--data.num_workers", workers)
+    for path in write_files(tmp_path / "audio", count=6):
+        spoil(path)
+    write_files(tmp_path / "good", count=2)
+    common = ("--data.dataset", "files", "--data.train", tmp_path / "audio", "--data.val", tmp_path / "good",
+              "--data.test", write_manifest(tmp_path / "test.csv", [{"path": "more/0.wav"}]))  # fmt: skip
+    write_files(tmp_path / "more", count=1)
+    ran = fit(tmp_path, *common, "--data.window", 4096, "--data.num_workers", workers)
     assert ran.status == 1
     assert "sample 300 is not a finite number" in ran.err
     assert ran.err.strip().split("\n")[-1].startswith(f"fit: {tmp_path / 'audio'}")

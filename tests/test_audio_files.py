@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torchaudio.functional import resample
 
+from domains.audio import files
 from domains.audio.files import FileClip, open_clips
 from domains.audio.listing import list_items
 from domains.audio.mel import MARGIN, MelConfig, mel_frames
@@ -124,6 +125,30 @@ def test_a_sample_that_is_no_number_is_found_with_its_place(value: float, tmp_pa
     assert len(clip.read(0, 1234)) == 1234
     with pytest.raises(DataError, match=r"a\.wav: sample 1234 is not a finite number"):
         clip.read(1000, 2000)
+
+
+@pytest.mark.parametrize(
+    ("name", "subtype", "read"),
+    [("a.wav", "PCM_16", []), ("a.wav", "FLOAT", [0, 2000, 4000]), ("a.flac", None, [0, 2000, 4000])],
+)
+def test_only_samples_that_may_hide_something_are_read_to_be_checked(
+    name: str, subtype: str | None, read: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = FileClip(write(tmp_path / name, tone(), subtype=subtype), rate=8000)
+    seen: list[int] = []
+    decode = clip._decode
+
+    def note(start: int, stop: int) -> NDArray[numpy.float32]:
+        seen.append(start)
+        return decode(start, stop)
+
+    monkeypatch.setattr(files, "_PART", 2000)
+    monkeypatch.setattr(clip, "_decode", note)
+    clip.check(whole=True)
+    assert seen == read
+    seen.clear()
+    clip.check(whole=False)
+    assert seen == [4999] * bool(read)
 
 
 def test_spectrum_frames_of_a_part_are_those_of_the_whole(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from suite.errors import DataError
 ENDINGS = (".wav", ".flac", ".ogg", ".mp3")
 _FILTER_WIDTH = 6  # zero crossings on each side, as torchaudio has it by default
 _LOSSY, _KEPT = ("OGG", "MP3"), 8  # formats of which whole files are decoded, and how many are kept
+_PART = 2**20  # samples that are read at a time where a file is read only to see whether it can be
 _UNKNOWN = (0, 0xFFFFFFFF)  # what writers to a pipe leave in a header
 
 Samples = NDArray[numpy.float32]
@@ -53,7 +54,7 @@ class FileClip:
 
     def __init__(self, path: Path, *, rate: int) -> None:
         self.path, self.name, self.rate = path, str(path), rate
-        self.own_rate, self.own_frames, self.seeks = _look_at(path)
+        self.own_rate, self.own_frames, self.seeks, self.sound = _look_at(path)
         divisor = math.gcd(self.own_rate, rate)
         self.old, self.new = self.own_rate // divisor, rate // divisor
         self.frames = -(-self.own_frames * self.new // self.old)
@@ -77,6 +78,17 @@ class FileClip:
         ).numpy()
         part = found[start - first * self.new : stop - first * self.new]
         return numpy.ascontiguousarray(part)
+
+    def check(self, *, whole: bool) -> None:
+        """Decode the last sample, or all of them, where the header and the size do not vouch for them.
+
+        Raises:
+            DataError: as ``read``.
+        """
+        if self.sound or not (whole or self.seeks):
+            return
+        for start in range(0 if whole else self.own_frames - 1, self.own_frames, _PART):
+            self._decode(start, min(start + _PART, self.own_frames))
 
     def _decode(self, start: int, stop: int) -> Samples:
         try:
@@ -118,8 +130,20 @@ def open_clips(paths: Sequence[Path], *, rate: int) -> tuple[list[FileClip], lis
     return clips, problems
 
 
-def _look_at(path: Path) -> tuple[int, int, bool]:
-    """Rate, number of frames, and whether samples can be sought."""
+def faults(clips: Sequence[Clip], *, whole: bool) -> list[str]:
+    """What ``FileClip.check`` finds in each of those clips that are files."""
+    problems = []
+    for clip in clips:
+        try:
+            if isinstance(clip, FileClip):
+                clip.check(whole=whole)
+        except DataError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _look_at(path: Path) -> tuple[int, int, bool, bool]:
+    """Rate, number of frames, whether samples can be sought, and whether they are whole numbers that are all there."""
     if not path.is_file():
         near = difflib.get_close_matches(path.name, [e.name for e in path.parent.glob("*")], n=1)
         raise DataError(f"{path}: no such file" + (f"; near it is {near[0]}" if near else ""))
@@ -134,7 +158,8 @@ def _look_at(path: Path) -> tuple[int, int, bool]:
         raise DataError(f"{path}: {missing} bytes shorter than its header says: it is cut short; fetch it again")
     if found.frames < 1:
         raise DataError(f"{path}: no samples in it")
-    return int(found.samplerate), int(found.frames), found.format not in _LOSSY
+    sound = found.format in ("WAV", "WAVEX") and found.subtype.startswith(("PCM", "ULAW", "ALAW"))
+    return int(found.samplerate), int(found.frames), found.format not in _LOSSY, sound
 
 
 def _missing_bytes(path: Path) -> int:

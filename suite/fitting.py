@@ -17,7 +17,7 @@ from suite.closing import Outcome, report_outcome, test_best
 from suite.console import is_first_process, notice
 from suite.data import SuiteDataModule
 from suite.domain import Domain, Task
-from suite.errors import UsageError
+from suite.errors import DataError, UsageError, gather
 from suite.finetune import Source, open_source
 from suite.layer_groups import FinetuneConfig
 from suite.metrics_file import MetricsFile
@@ -121,9 +121,7 @@ def _train(
     report = origin.hand_over(module, settings) if origin else None
     if checkpoint is None and origin is None:
         module.begin(data)
-    # What is wrong with the data is said before there is a run; of the test, too, with which it ends.
-    batches = {split: len(data.loader(split, shuffle=False)) for split in ("train", "val", "test")}
-    if batches["train"] == 1:
+    if _count_batches(data)["train"] == 1:
         count = len(data.examples("train").lengths)
         notice(f"data: the {count} training examples fit one batch: every epoch is a single step")
     settle_threads(run, settings, module=module, data=data)
@@ -139,6 +137,23 @@ def _train(
     finally:
         if source is None:  # of a run that goes on nothing is ever removed
             run_folder.discard_empty(folder)
+
+
+def _count_batches(data: SuiteDataModule) -> dict[str, int]:
+    """Batches of each split: what is wrong with the data is said before there is a run.
+
+    Raises:
+        DataError: splits that cannot be read, all of them at once; of the test, too, with which a run ends.
+    """
+    batches: dict[str, int] = {}
+    problems: dict[str, None] = {}  # in order; what is wrong with a common source is said once
+    for split in ("train", "val", "test"):
+        try:
+            batches[split] = len(data.loader(split, shuffle=False))
+        except DataError as error:
+            problems[str(error)] = None
+    gather([*problems])
+    return batches
 
 
 def _run_in(

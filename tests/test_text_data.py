@@ -20,6 +20,7 @@ from suite.errors import DataError, UsageError
 from suite.flat import FlatSequences, pad_ids
 from suite.folders import class_files
 from suite.vocabulary import EOS
+from tests.commands import QUIET, assert_one_line, run
 
 ROWS = [(f"text number {number} , short", "odd" if number % 2 else "even") for number in range(30)]
 
@@ -144,6 +145,17 @@ def test_errors_are_one_line_that_says_what_to_do(tmp_path: Path) -> None:
         with pytest.raises(kind, match=match) as caught:
             call()
         assert "\n" not in str(caught.value)
+
+
+def test_tables_of_all_splits_are_read_before_there_is_a_run(tmp_path: Path) -> None:
+    """What is wrong with those of val and of test is said in one line."""
+    train = write(tmp_path / "rows.csv", ROWS)
+    val = write(tmp_path / "val.csv", [("x", "strange")])
+    (tmp_path / "test.csv").write_bytes("text,label\na,odd\ncaf\xe9,odd\n".encode("latin-1"))
+    flags = ("--data.dataset", "files", "--data.train", train, "--data.val", val, "--data.test", tmp_path / "test.csv")
+    ran = run("fit", "--domain", "text", *flags, *QUIET, "--runs", tmp_path / "runs")
+    assert_one_line(ran, 1, "the val texts: 1 label(s)", "'strange'", "test.csv, line 3", "not UTF-8")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_folders_by_class(tmp_path: Path) -> None:

@@ -41,20 +41,16 @@ def read_standard_input() -> list[str]:
     """Lines of standard input, as ``read_lines`` gives those of a file; none if it is empty.
 
     Raises:
-        DataError: it is closed, or has bytes that are not UTF-8, naming the line.
+        DataError: it is closed, or has bytes that are not UTF-8 (with the lines and bytes).
     """
     if sys.stdin is None:  # so Python starts where the shell closed it
         raise DataError("standard input is closed: hand lines in, or name a file")
-    lines = sys.stdin.buffer.read().removeprefix(_BOM).split(b"\n")
-    if lines and not lines[-1]:
-        lines.pop()
-    texts = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            texts.append(line.removesuffix(b"\r").decode("utf-8"))
-        except UnicodeDecodeError as error:
-            raise DataError(f"standard input, line {number}: not UTF-8 (byte {error.start + 1}): convert it") from None
-    return texts
+    data = sys.stdin.buffer.read().removeprefix(_BOM)
+    try:
+        lines = data.decode("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        _refuse_bytes("standard input", data, encoding="utf-8", first=error, remedy="convert it")
+    return [line.removesuffix("\r") for line in (lines[:-1] if lines[-1] == "" else lines)]
 
 
 def read_parallel(paths: Sequence[str | os.PathLike[str]]) -> list[Row]:
@@ -282,16 +278,20 @@ def _text(path: Path, *, encoding: str = "utf-8", pipes: bool = False) -> str:
     except LookupError:
         raise UsageError(f"{path}: {encoding!r} is not the name of an encoding, such as utf-8 or latin-1") from None
     except UnicodeDecodeError as error:
-        first = error
+        _refuse_bytes(str(path), data, encoding=encoding, first=error, remedy="convert the file")
+
+
+def _refuse_bytes(where: str, data: bytes, *, encoding: str, first: UnicodeDecodeError, remedy: str) -> NoReturn:
+    """Name the lines of ``data`` that are not ``encoding``, of which ``first`` is what Python says of the whole."""
     problems = []
     for number, line in enumerate(data.split(b"\n"), start=1):
         try:
             line.decode(encoding)
         except UnicodeDecodeError as error:
             byte = f"byte 0x{line[error.start]:02x} at position {error.start + 1}"
-            problems.append(f"{path}, line {number}: {byte} is not {encoding.upper()}; convert the file")
+            problems.append(f"{where}, line {number}: {byte} is not {encoding.upper()}; {remedy}")
     gather(problems)
-    raise DataError(f"{path}: not {encoding.upper()} ({first})")  # Encodings that cannot be cut at line ends.
+    raise DataError(f"{where}: not {encoding.upper()} ({first})")  # Encodings that cannot be cut at line ends.
 
 
 def _bytes(path: Path, *, pipes: bool) -> bytes:

@@ -1,4 +1,5 @@
 import gzip
+import io
 import os
 import threading
 from pathlib import Path
@@ -67,6 +68,15 @@ def test_closed_standard_input(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("sys.stdin", None)
     with pytest.raises(DataError, match="standard input is closed"):
         read_standard_input()
+
+
+def test_lines_of_standard_input_that_are_not_utf8_are_all_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xef\xbb\xbffine\r\ncaf\xe9\n\nnot \xff\n")))
+    expected = r"standard input, line 2: byte 0xe9 at position 4 is not UTF-8; convert it; .* line 4: byte 0xff at"
+    with pytest.raises(DataError, match=expected):
+        read_standard_input()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\ufefffine\r\n\nsame\x85line".encode())))
+    assert read_standard_input() == ["fine", "", "same\x85line"]
 
 
 def test_missing_file_names_near_ones(tmp_path: Path):

@@ -199,6 +199,9 @@ def test_pretrain_fine_tune_evaluate_predict(tmp_path: Path) -> None:
     assert [each["input"] for each in results] == ["dull", "", "witty"]
     assert [each["index"] for each in results] == [0, 1, 2]
     language = ("--checkpoint", tmp_path / "text" / "lm")
+    (tmp_path / "bad.txt").write_bytes(b"dull\ncaf\xe9\nwitty\n\xff\n")  # refused as a whole, as in translation
+    refused = run("predict", "--checkpoint", tmp_path / "text" / "tuned", tmp_path / "bad.txt")
+    assert_one_line(refused, 1, "bad.txt, line 2", "bad.txt, line 4", "not UTF-8")
     continued = run("predict", *language, "--temperature", 0.5, "--top_k", 5, stdin=b"the\n")
     assert continued.status == 0, continued.err
     assert continued.lines[0].startswith("the ")

@@ -10,7 +10,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from suite.recurrent.gpu.kernels import gru, lstm, minimal, vanilla
+from suite.recurrent.gpu.kernels import blocks, gru, lstm, minimal, vanilla
 from suite.recurrent.steps import ACTIVATIONS
 
 TARGET = GPUTarget("cuda", 90, 32)
@@ -26,7 +26,7 @@ def compile_kernel(module: ModuleType, name: str, kind: str, low: str, **constan
             signature[argument] = "constexpr"
         elif argument in WHOLE:
             signature[argument] = "i32"
-        elif argument in ("left", "lengths"):
+        elif argument in ("left", "lengths", "target"):
             signature[argument] = "*i64"
         else:
             signature[argument] = f"*{low if argument in LOW else kind}"
@@ -36,7 +36,7 @@ def compile_kernel(module: ModuleType, name: str, kind: str, low: str, **constan
 
 def main() -> None:
     count = 0
-    cases: list[tuple[ModuleType, str, dict[str, Any]]] = []
+    cases: list[tuple[ModuleType, str, dict[str, Any]]] = [(blocks, "count_up", {})]
     for zoned in (False, True):
         steps = {"block": 64, "zoned": zoned}
         for end in ("", "_slope"):

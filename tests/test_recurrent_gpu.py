@@ -3,6 +3,7 @@
 import copy
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from suite.recurrent import cells as cells_module
 from suite.recurrent import fused as fused_module
 from suite.recurrent import minimal as minimal_module
 from suite.recurrent.gpu import graphs
+from suite.recurrent.gpu import steps as gpu_steps
 from suite.recurrent.gpu import unroll as gpu_unroll
 from suite.recurrent.gpu.steps import PEEPHOLE_LSTM
 from suite.recurrent.options import WITH_MEMORY
@@ -210,3 +212,19 @@ def test_buffers_made_in_inference_mode_can_be_written_in_training(
     assert torch.equal(block.arrays["gates"][:9, :4, 0].sum(dim=0), torch.tensor([17.0, 17.0, 17.0, 9.0]))
     block.begin(torch.zeros(16, 4), extras)
     assert not block.weight.any()
+
+
+def test_says_once_where_no_kernel_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without Triton, without a C compiler, without a GPU: one line, and the loop in torch."""
+    monkeypatch.setattr(
+        gpu_steps, "import_module", lambda name: (_ for _ in ()).throw(RuntimeError("no C compiler\nmore"))
+    )
+    gpu_steps._starts.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match=r"without their GPU kernels, twenty times slower: no C compiler \(Triton"):
+            assert not gpu_steps._starts()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert not gpu_steps._starts()
+    finally:
+        gpu_steps._starts.cache_clear()

@@ -33,7 +33,7 @@ class Minimal(torch.autograd.Function):
         lengths = lengths.to(gates.device).clamp(0, steps)  # wrong ones are not seen without waiting for the GPU
         states = start.new_empty(batch, steps, size)
         if states.numel():
-            kernels: Any = triton_kernels("minimal")
+            kernels = triton_kernels("minimal")
             chunk, wide, shape = _plan(gates, size)
             decays, ends = start.new_empty(2, batch, shape[1], size)
             options = {"span": chunk, "block": _FEATURES, "is_lstm": cell == "minlstm", "num_warps": 2}
@@ -53,7 +53,7 @@ class Minimal(torch.autograd.Function):
         (batch, steps, width), size = gates.shape, start.size(1)
         slope, passed = torch.empty_like(gates), torch.zeros_like(start)
         if states.numel():
-            kernels: Any = triton_kernels("minimal")
+            kernels = triton_kernels("minimal")
             chunk, wide, shape = _plan(gates, size)
             decays, ends = start.new_empty(2, batch, shape[1], size)
             options = {"span": chunk, "block": _FEATURES, "is_lstm": ctx.cell == "minlstm", "num_warps": 2}
@@ -90,7 +90,7 @@ class IndRNN(torch.autograd.Function):
         hidden[0] = start
         zone = zones[0].contiguous() if zones else gates
         if gates.numel():
-            kernels: Any = triton_kernels(cell.module)
+            kernels = triton_kernels(cell.module)
             kernels.indrnn[(batch, -(-size // _FEATURES))](
                 gates, weight, hidden, zone, lengths, batch, size,
                 block=_FEATURES, zoned=cell.zoned, activation=cell.activation, num_warps=2,
@@ -110,7 +110,7 @@ class IndRNN(torch.autograd.Function):
         passed = torch.zeros_like(hidden[0]) if final is None else final.clone(memory_format=torch.contiguous_format)
         slope, shares = torch.zeros_like(gates), torch.zeros_like(hidden[0])
         if gates.numel():
-            kernels: Any = triton_kernels(cell.module)
+            kernels = triton_kernels(cell.module)
             kernels.indrnn_slope[(batch, -(-size // _FEATURES))](
                 gates, weight, hidden, zone, coming, passed, slope, shares, lengths, batch, size,
                 block=_FEATURES, zoned=cell.zoned, activation=cell.activation, num_warps=2,

@@ -12,6 +12,7 @@ step alone: ``product (B, G)``; ``low (B, H)``, the state in the product's preci
 row's gradients of the cell's own parameters. ``left (B,)``: how many of the steps a row has.
 """
 
+import warnings
 from functools import cache
 from importlib import import_module
 from types import ModuleType
@@ -27,17 +28,31 @@ Arrays = dict[str, Tensor]
 
 
 @cache
-def triton_kernels(name: str) -> ModuleType | None:
-    """The module of Triton kernels, or ``None`` without Triton; imported when a cell first runs on a GPU."""
-    try:
-        return import_module(f"suite.recurrent.gpu.kernels.{name}")
-    except ImportError:
-        return None
+def triton_kernels(name: str) -> ModuleType:
+    """A module of Triton kernels, imported when a cell first runs on a GPU."""
+    return import_module(f"suite.recurrent.gpu.kernels.{name}")
 
 
 def runs_on_gpu(values: Tensor, *, size: int) -> bool:
     """Whether there are kernels for this device and a state of ``size`` features."""
-    return values.is_cuda and size <= LARGEST and triton_kernels("lstm") is not None
+    return values.is_cuda and size <= LARGEST and _starts()
+
+
+@cache
+def _starts() -> bool:
+    """Whether a kernel can be compiled and started here, which needs Triton and a C compiler; said once if not."""
+    try:
+        kernels: Any = import_module("suite.recurrent.gpu.kernels.blocks")
+        kernels.count_up[(1,)](torch.zeros(1, dtype=torch.int32, device="cuda"))
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        warnings.warn(
+            f"recurrent cells of the suite's own run without their GPU kernels, twenty times slower: {reason} (Triton "
+            "and a C compiler are needed)",
+            stacklevel=3,
+        )
+        return False
+    return True
 
 
 class Cell(NamedTuple):

@@ -73,7 +73,8 @@ class StepLog(Callback):
 
     Values are exact means over all ranks since the last row: the module reduces each step's sums together with its
     weight. Throughput counts training time with data loading, and leaves validation out. Skipped steps are counted
-    since the beginning of the run, and are in no mean.
+    since the beginning of the run, and are in no mean. What is left of the last interval is logged when the run ends,
+    beside the test's figures: a run that goes on drops that row, and logs the whole interval in its place.
     """
 
     def __init__(self) -> None:
@@ -124,6 +125,11 @@ class StepLog(Callback):
         if self._step % cast(Any, trainer).log_every_n_steps == 0:
             self._log(trainer, cast(SuiteModule, pl_module))
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """After the last checkpoint, which therefore holds the sums of the interval and not its end."""
+        if trainer.global_step % cast(Any, trainer).log_every_n_steps != 0:
+            self._log(trainer, cast(SuiteModule, pl_module))
+
     def _start_clock(self) -> None:
         self._since = time.perf_counter()
 
@@ -138,7 +144,7 @@ class StepLog(Callback):
             "train/loss": self.loss / self.weight if self.steps else math.nan,
             "train/grad_norm": self.norm / self.steps if self.steps else math.nan,
             "train/lr": float(trainer.optimizers[0].param_groups[0]["lr"]),
-            f"train/{module.unit}_per_second": self._timed_weight / max(self._seconds, 1e-9),
+            f"train/{module.unit}_per_second": self._timed_weight / self._seconds if self._seconds else math.nan,
             "train/skipped_steps": self.skipped,
         }
         if module.tuning is not None:

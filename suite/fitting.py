@@ -31,6 +31,7 @@ from suite.seeding import seed_everything
 from suite.threads import settle_threads
 from suite.tracking import TrackingConfig, build_logger, check_online, finish, resolve_mode
 from suite.trainer import build_trainer, quiet_libraries
+from suite.trainer_settings import check_validation_interval
 from suite.wandb_logger import read_run_id
 
 _NOT_SETTINGS = ("config", "resume", "debug", "name", "runs")
@@ -121,7 +122,9 @@ def _train(
     report = origin.hand_over(module, settings) if origin else None
     if checkpoint is None and origin is None:
         module.begin(data)
-    if _count_batches(data)["train"] == 1:
+    batches = _count_batches(data)["train"]
+    check_validation_interval(vars(run.trainer), batches)
+    if batches == 1:
         count = len(data.examples("train").lengths)
         notice(f"data: the {count} training examples fit one batch: every epoch is a single step")
     settle_threads(run, settings, module=module, data=data)
@@ -177,6 +180,9 @@ def _run_in(
         verb = f"Going on with {folder} from step {checkpoint['global_step']}" if checkpoint else f"Run {folder}"
         notice(f"{verb}: {_count_parameters(module):,} parameters, {len(data.examples('train').lengths):,} examples")
     try:
+        if trainer.world_size > 1:  # each process has fewer batches than one alone, which was asked before
+            data.trainer = trainer
+            check_validation_interval(vars(run.trainer), len(data.loader("train", shuffle=True)))
         _fit(trainer, module, data, source=source, folder=folder)
         if trainer.global_step == start["step"]:
             notice("nothing was left to train: raise --trainer.max_epochs or --trainer.max_steps to go further")

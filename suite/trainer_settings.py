@@ -35,6 +35,30 @@ def check_trainer(settings: Mapping[str, Any]) -> None:
     _check_strategy(settings.get("strategy"))
 
 
+def check_validation_interval(settings: Mapping[str, Any], batches: int) -> None:
+    """Refuse to validate after more training batches than an epoch has, which Lightning says with a traceback.
+
+    Args:
+        settings: the trainer's, by name.
+        batches: of one process in an epoch.
+
+    Raises:
+        UsageError: naming the setting.
+    """
+    interval, limit = settings["val_check_interval"], settings["limit_train_batches"]
+    counted = settings["check_val_every_n_epoch"] is not None and settings["limit_val_batches"] != 0
+    if not isinstance(interval, int) or not counted:  # a share of an epoch, a time, or counted across epochs
+        return
+    if limit is not None:
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    if interval > batches > 0:
+        raise UsageError(
+            f"trainer.val_check_interval is {interval}, an epoch has {batches} training batch(es): allowed is 1 to "
+            f"{batches}, or a share of an epoch such as 0.5; to count across epochs, "
+            "add --trainer.check_val_every_n_epoch null"
+        )
+
+
 def _check_strategy(strategy: Any) -> None:
     if not isinstance(strategy, str):
         return

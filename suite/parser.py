@@ -166,7 +166,8 @@ def fit_parser(domain: Domain, task_name: str, *, defaults: Path | None, verb: s
     _add_checkpoints(parser)
     parser.add_argument(
         "--patience", type=NonNegativeInt | None, default=None,
-        help="Stop early after so many validations without improvement of the monitored metric.",
+        help="Stop early after so many validations without improvement of the monitored metric; where higher is "
+        "better, those at 0 count only once it has been above 0.",
     )  # fmt: skip
     parser.add_argument(
         "--samples", type=NonNegativeInt, default=8, help="Validation examples shown after each validation."

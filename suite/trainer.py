@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 
 from suite.callbacks import LearningRate, StepLog, StepSeed
 from suite.checkpoint import AtomicCheckpointIO
+from suite.early_stopping import EarlyStopping
 from suite.ema import WeightAverage
 from suite.errors import UsageError
 from suite.finite import FiniteGuard

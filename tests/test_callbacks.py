@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from suite.callbacks import LearningRate
+from suite.early_stopping import EarlyStopping
 from suite.optim import OptimConfig, schedule_factor
 from suite.run_checkpoints import CheckpointPolicy, RunCheckpoints
 from tests.commands import fit_toy
@@ -137,3 +138,32 @@ def test_of_equal_scores_the_newer_checkpoint_is_the_best(mode: str, tmp_path: P
     found = [checkpoints._judge(sign * score, step, mode) for step, score in enumerate(scores)]
     assert [top for top, _ in found] == [True, True, True, False, False, True, False]
     assert [step for _, step in checkpoints.best] == [5, 2]
+
+
+@pytest.mark.parametrize(
+    ("mode", "scores", "stops"),
+    [
+        ("max", [0, 0, 0, 0], None),
+        ("max", [0, 0, 0, 1, 0, 0], 5),
+        ("max", [0, 0, 2, 1, 3, 1, 1], 6),
+        ("max", [1, 1, 1], 2),
+        ("max", [0, math.nan], 1),
+        ("min", [0, 0, 0], 2),
+    ],
+)
+def test_patience_begins_to_count_above_zero_where_higher_is_better(
+    mode: str, scores: list[float], stops: int | None
+) -> None:
+    stopping = EarlyStopping("score", mode=mode, patience=2)
+    found = []
+    for score in scores:
+        found.append(stopping._evaluate_stopping_criteria(torch.tensor(float(score)))[0])
+        again = EarlyStopping("score", mode=mode, patience=2)  # a run may go on from each of them
+        again.load_state_dict(stopping.state_dict())
+        stopping = again
+    assert found == [place == stops for place in range(len(scores))]
+
+
+def test_patience_has_the_state_of_checkpoints_from_before() -> None:
+    key = "EarlyStopping{'monitor': 'val/loss', 'mode': 'min'}"
+    assert EarlyStopping("val/loss", mode="min").state_key == key

@@ -90,8 +90,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
         nll = (log_sums - chosen).sum()
         loss, output_sum = nll.clone(), None
         if smoothing:
-            output_sum = weight.to(exact).t() @ weight.new_ones(classes, dtype=exact)  # faster than a sum over rows
-            mean = (hidden.to(exact) @ output_sum + bias.to(exact).sum()) / classes
+            with torch.autocast(hidden.device.type, enabled=False):
+                output_sum = weight.to(exact).t() @ weight.new_ones(classes, dtype=exact)  # faster than a sum over rows
+                mean = (hidden.to(exact) @ output_sum + bias.to(exact).sum()) / classes
             loss = (1.0 - smoothing) * nll + smoothing * (log_sums - mean).sum()
         gradients = () if slopes is None else slopes.gradients(output_sum, smoothing)
         return _keep(ctx, loss, nll, gradients, (hidden, weight, bias))

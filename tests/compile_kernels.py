@@ -26,7 +26,9 @@ def compile_kernel(module: ModuleType, name: str, kind: str, low: str, **constan
             signature[argument] = "constexpr"
         elif argument in WHOLE:
             signature[argument] = "i32"
-        elif argument in ("left", "lengths", "target"):
+        elif argument in ("left", "target"):
+            signature[argument] = "*i64" if name.startswith("indrnn") else "*i32"
+        elif argument == "lengths":
             signature[argument] = "*i64"
         else:
             signature[argument] = f"*{low if argument in LOW else kind}"
@@ -50,7 +52,7 @@ def main() -> None:
         cases += [(minimal, name, {"span": 16, "block": 64, "is_lstm": is_lstm}) for name in names]
         cases.append((minimal, "carry", {"block": 64, "backward": is_lstm}))
     for module, name, constants in cases:
-        for kind, low in (("fp32", "bf16"), ("fp64", "fp64")):
+        for kind, low in (("fp32", "fp32"), ("fp32", "bf16"), ("fp64", "fp64")):
             compile_kernel(module, name, kind, low, **constants)
             count += 1
     print(count)

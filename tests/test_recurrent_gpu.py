@@ -4,7 +4,9 @@ import copy
 import subprocess
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from suite.recurrent import RecurrentEncoder, RecurrentOptions
 from suite.recurrent import cells as cells_module
 from suite.recurrent import fused as fused_module
 from suite.recurrent import minimal as minimal_module
+from suite.recurrent.dropout import Zoneout
 from suite.recurrent.gpu import graphs
 from suite.recurrent.gpu import steps as gpu_steps
 from suite.recurrent.gpu import unroll as gpu_unroll
@@ -141,12 +144,14 @@ def test_float32_and_sizes_that_are_no_power_of_two(cell: str, device: str) -> N
 
 @pytest.mark.parametrize("cell", OWN)
 def test_padding_changes_nothing(cell: str, device: str) -> None:
-    encoder, (inputs, lengths) = make(cell).to(device), a_batch()
+    """Of a layer called directly: the encoder around it sets padding to zero before any kernel sees it."""
+    layer, (inputs, lengths) = make(cell).to(device).layers[0], a_batch()
     inputs, lengths = inputs.to(device), lengths.to(device)
     spoilt = inputs.clone()
     spoilt[torch.arange(inputs.size(1), device=device) >= lengths.unsqueeze(1)] = float("nan")
-    for left, right in zip(encoder(inputs, lengths)[:2], encoder(spoilt, lengths)[:2], strict=True):
-        torch.testing.assert_close(left, right, rtol=0.0, atol=0.0)
+    (left, left_state), (right, right_state) = layer(inputs, lengths), layer(spoilt, lengths)
+    for one, other in zip((left, *left_state), (right, *right_state), strict=True):
+        torch.testing.assert_close(one, other, rtol=0.0, atol=0.0)
 
 
 @pytest.mark.parametrize("cell", OWN)
@@ -201,10 +206,10 @@ def test_every_kernel_compiles() -> None:
 def test_buffers_made_in_inference_mode_can_be_written_in_training(
     backward: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(graphs._Block, "_record", lambda *_: None)
+    monkeypatch.setattr(graphs.Block, "_record", lambda *_: None)
     with torch.inference_mode():
         extras = {"peepholes": torch.ones(3, 4)}
-        block = graphs._Block(PEEPHOLE_LSTM, 8, torch.ones(20, 5, 16), torch.ones(16, 4), extras, backward=backward)
+        block = graphs.Block(PEEPHOLE_LSTM, 8, torch.ones(20, 5, 16), torch.ones(16, 4), extras, backward=backward)
         block.begin(torch.ones(16, 4), extras)
         block.put("gates", torch.ones(20, 5, 16), 0)
     assert not any(value.is_inference() for value in (block.weight, *block.arrays.values()))
@@ -222,9 +227,93 @@ def test_says_once_where_no_kernel_can_be_started(monkeypatch: pytest.MonkeyPatc
     gpu_steps._starts.cache_clear()
     try:
         with pytest.warns(UserWarning, match=r"without their GPU kernels, twenty times slower: no C compiler \(Triton"):
-            assert not gpu_steps._starts()
+            assert not gpu_steps._starts(torch.device("cuda", 0))
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            assert not gpu_steps._starts()
+            assert not gpu_steps._starts(torch.device("cuda", 0))
     finally:
         gpu_steps._starts.cache_clear()
+
+
+@pytest.fixture
+def in_blocks(device: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Blocks of four steps, as on a GPU but for the recording, in whose place the steps are run again."""
+    if device == "cuda":
+        pytest.skip("recorded there: test_recurrent_graphs.py")
+
+    def record(block: graphs.Block, cell: gpu_steps.Cell, run: Any) -> None:
+        for value in block.arrays.values():
+            value.fill_(float("nan") if value.is_floating_point() else 0)  # nothing may count on what was there
+        replay = partial(run, cell, block.arrays, block.weight)
+        block.graph = SimpleNamespace(replay=replay)  # type: ignore[assignment]
+
+    monkeypatch.setattr(gpu_unroll, "find_block", graphs.find_block)
+    monkeypatch.setattr(graphs.Block, "_record", record)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=0))
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    for module in (graphs, gpu_unroll):
+        monkeypatch.setattr(module, "BLOCK", 4)
+    monkeypatch.setattr(graphs, "SHORTEST", 1)
+    graphs.clear_graphs()
+    return device
+
+
+@pytest.mark.parametrize(
+    ("cell", "options"),
+    [("rnn", {}), ("peephole_lstm", {"zoneout": 0.3}), ("layernorm_lstm", {}), ("layernorm_gru", {})],
+)
+def test_blocks_equal_the_cpu(cell: str, options: dict[str, Any], in_blocks: str) -> None:
+    encoder, (inputs, lengths) = make(cell, **options).eval(), a_batch(steps=6)
+    state = tuple(torch.randn(5, 1, 6, dtype=torch.float64) for _ in range(encoder.num_states))
+    assert_same(run_both(encoder, inputs, lengths, ("cpu", in_blocks), state))
+    assert len(graphs._blocks) == 2
+    graphs.clear_graphs()
+
+
+@pytest.mark.parametrize("cell", ["mingru", "minlstm"])
+def test_an_empty_row_without_a_number_spoils_no_gradient(cell: str, device: str) -> None:
+    encoder = make(cell).to(device)
+    inputs = torch.randn(3, 4, 5, dtype=torch.float64, device=device)
+    state = torch.zeros(3, 1, 6, dtype=torch.float64, device=device)
+    state[1] = float("nan")
+    encoded = encoder(inputs, torch.tensor([4, 0, 2], device=device), (state,))
+    encoded.outputs.sum().backward()
+    assert all(
+        bool(parameter.grad.isfinite().all()) for parameter in encoder.parameters() if parameter.grad is not None
+    )
+
+
+@pytest.mark.parametrize("cell", ["rnn", "indrnn"])
+def test_a_relu_that_overflows(cell: str, device: str) -> None:
+    """Minus infinity is zero, as in torch, and goes on from there."""
+    encoder = make(cell, size=1, activation="relu", dtype=torch.float32)
+    for name, parameter in encoder.named_parameters():
+        torch.nn.init.constant_(parameter, -2.0 if "weight_hh" in name else 0.0)
+    state = (torch.full((1, 1, 1), 3e38),)
+    inputs, lengths = torch.zeros(1, 4, 5), torch.tensor([4])
+    pairs = run_both(encoder, inputs, lengths, ("cpu", device), state)
+    assert torch.equal(*pairs[0])
+
+
+@pytest.mark.parametrize("cell", ["rnn", "indrnn", "layernorm_gru"])
+def test_zoneout_keeps_a_unit_exactly(cell: str, device: str) -> None:
+    encoder = make(cell, zoneout=0.5, dtype=torch.float32).to(device)
+    for module in encoder.modules():
+        if isinstance(module, Zoneout):
+            module.draw = lambda steps, start: torch.ones(steps, *start.shape, device=start.device)  # type: ignore[method-assign]
+    state = 1e-3 * torch.rand(5, 1, 6, device=device)
+    inputs = torch.randn(5, 6, 5, device=device)
+    assert torch.equal(encoder(inputs, torch.full((5,), 6, device=device), (state,)).state[0], state)
+
+
+@pytest.mark.parametrize("cell", OWN)
+def test_a_loss_of_the_last_state_alone(cell: str, device: str) -> None:
+    encoder, (inputs, lengths) = make(cell), a_batch()
+    found = []
+    for place, kernels in (("cpu", False), (device, True)):
+        _Switch.on = kernels
+        own = copy.deepcopy(encoder).to(place)
+        last = own(inputs.to(place), lengths.to(place)).state[-1]
+        found.append([slope.cpu() for slope in torch.autograd.grad(last.square().sum(), list(own.parameters()))])
+        _Switch.on = True
+    assert_same(list(zip(*found, strict=True)))

@@ -6,10 +6,12 @@ on (cell, rows, features, precision, device), rows rounded up, so that batches o
 longest unused ones go when their buffers take more than ``BUDGET``.
 """
 
+import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import torch
@@ -32,7 +34,7 @@ WIDEST = 1 << 19  # gates of a step up to which starting takes longer than compu
 BUDGET = 1 << 30  # bytes of all buffers
 
 
-class _Block:
+class Block:
     """Buffers of a block of steps, and the graph over them."""
 
     def __init__(self, cell: Cell, rows: int, gates: Tensor, weight: Tensor, extras: Arrays, *, backward: bool) -> None:
@@ -54,25 +56,28 @@ class _Block:
         if backward:
             self.arrays |= backward_arrays(cell, own, self.weight, extras)
             self.arrays["outputs"] = torch.zeros_like(self.arrays["hidden"][1:])
-        self.bytes = sum(value.untyped_storage().nbytes() for value in self.arrays.values())
+        held = [*self.arrays.values(), self.weight, self.weight]  # the weight also turned
+        self.bytes = sum(value.untyped_storage().nbytes() for value in held)
 
     def _record(self, cell: Cell, run: Callable[[Cell, Arrays, Tensor], None]) -> None:
         device = self.weight.device
         self.graph = torch.cuda.CUDAGraph()
-        stream = torch.cuda.Stream(device)
+        stream = _recording_stream(device)
         stream.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(stream):
-            run(cell, self.arrays, self.weight)  # compiles kernels and sets cuBLAS up, which no graph may
-            # Other threads (the one that pins batches) may go on with what a recording forbids its own.
-            self.graph.capture_begin(capture_error_mode="thread_local")
-            try:
-                run(cell, self.arrays, self.weight)
-            except RuntimeError:
-                with suppress(RuntimeError):
-                    self.graph.capture_end()
-                raise
-            self.graph.capture_end()
-        torch.cuda.current_stream(device).wait_stream(stream)
+        try:
+            with torch.cuda.stream(stream):
+                run(cell, self.arrays, self.weight)  # compiles kernels and sets cuBLAS up, which no graph may
+                # Other threads (the one that pins batches) may go on with what a recording forbids its own.
+                self.graph.capture_begin(capture_error_mode="thread_local")
+                try:
+                    run(cell, self.arrays, self.weight)
+                except BaseException:
+                    with suppress(RuntimeError):
+                        self.graph.capture_end()
+                    raise
+                self.graph.capture_end()
+        finally:  # what has begun to write there must have ended before others use the memory
+            torch.cuda.current_stream(device).wait_stream(stream)
 
     def begin(self, weight: Tensor, extras: Arrays) -> None:
         """Parameters to their places."""
@@ -101,31 +106,48 @@ class _Block:
             whole.copy_(source[: len(whole)])
 
 
-_blocks: OrderedDict[Any, _Block] = OrderedDict()
-_refused: set[Any] = set()  # what could not be recorded, which was said
+LOCK = threading.RLock()
+"""Held from finding a block to its last result: other threads with the same sizes use the same buffers."""
+
+_blocks: OrderedDict[Any, Block] = OrderedDict()
+_refused: set[Any] = set()  # what could not be recorded
+
+
+@cache
+def _recording_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all recordings: cuBLAS keeps memory for each stream that it has seen."""
+    return torch.cuda.Stream(device)
 
 
 def clear_graphs() -> None:
     """Let go of all graphs and their buffers."""
-    _blocks.clear()
-    _refused.clear()
+    with LOCK:
+        _blocks.clear()
+        _refused.clear()
 
 
-def find_block(cell: Cell, gates: Tensor, weight: Tensor, extras: Arrays, *, backward: bool) -> _Block | None:
-    """The block for a pass over ``gates (T, B, G)``, or ``None`` where steps are better started one by one."""
+def find_block(cell: Cell, gates: Tensor, weight: Tensor, extras: Arrays, *, backward: bool) -> Block | None:
+    """The block for a pass over ``gates (T, B, G)``, or ``None`` where steps are better started one by one.
+
+    Call it, and use what it gives, with ``LOCK`` held. Each stream has blocks of its own: nothing orders two of them.
+    """
     steps, batch, width = gates.shape
     if steps < SHORTEST or not batch or batch * width > WIDEST or torch.cuda.is_current_stream_capturing():
         return None
     rounded = 8 if batch <= 64 else 32
     rows = -(-batch // rounded) * rounded
-    key = (cell, rows, width, gates.dtype, weight.dtype, gates.device, backward, torch.get_float32_matmul_precision())
+    kinds = (gates.dtype, weight.dtype, torch.backends.cuda.matmul.fp32_precision)
+    place = (gates.device, torch.cuda.current_stream(gates.device).cuda_stream)
+    key = (cell, rows, width, backward, *kinds, *place)
     if key in _refused:
         return None
     if key not in _blocks:
         try:
-            _blocks[key] = _Block(cell, rows, gates, weight, extras, backward=backward)
+            _blocks[key] = Block(cell, rows, gates, weight, extras, backward=backward)
+        except torch.OutOfMemoryError:
+            return None  # there may be more another time
         except RuntimeError as error:
-            if not _refused:
+            if cell.name not in {other[0].name for other in _refused}:
                 warnings.warn(
                     f"the steps of {cell.name} run without CUDA graphs, many times slower: {error}", stacklevel=2
                 )

@@ -35,15 +35,20 @@ def triton_kernels(name: str) -> ModuleType:
 
 def runs_on_gpu(values: Tensor, *, size: int) -> bool:
     """Whether there are kernels for this device and a state of ``size`` features."""
-    return values.is_cuda and size <= LARGEST and _starts()
+    if not values.is_cuda or size > LARGEST:
+        return False
+    return torch.cuda.is_current_stream_capturing() or _starts(values.device)
 
 
 @cache
-def _starts() -> bool:
+def _starts(device: torch.device) -> bool:
     """Whether a kernel can be compiled and started here, which needs Triton and a C compiler; said once if not."""
     try:
         kernels: Any = import_module("suite.recurrent.gpu.kernels.blocks")
-        kernels.count_up[(1,)](torch.zeros(1, dtype=torch.int32, device="cuda"))
+        with torch.cuda.device(device):
+            kernels.count_up[(1,)](torch.zeros(1, dtype=torch.int32, device=device))
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
+        raise  # no fault of the kernels
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         warnings.warn(

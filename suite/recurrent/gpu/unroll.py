@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from suite.recurrent.first_order import first_order
-from suite.recurrent.gpu.graphs import BLOCK, find_block
+from suite.recurrent.gpu.graphs import BLOCK, LOCK, Block, find_block
 from suite.recurrent.gpu.sequences import IndRNN
 from suite.recurrent.gpu.steps import (
     STATES,
@@ -69,21 +69,12 @@ class GPUUnroll(torch.autograd.Function):
         arrays["hidden"][0] = hidden
         if memory is not None:
             arrays["memory"][0] = memory
-        block = find_block(cell, gates, weight, extras, backward=False)
+        with LOCK:
+            block = find_block(cell, gates, weight, extras, backward=False)
+            if block is not None:
+                _forward_in_blocks(block, cell, arrays, lengths, weight, extras)
         if block is None:
             forward_steps(cell, arrays, weight)
-        else:
-            block.begin(weight, extras)
-            for begin in range(0, len(gates), BLOCK):
-                block.put("left", lengths - begin)
-                for name in ("gates", *zones):
-                    block.put(name, arrays[name], begin)
-                for name in STATES[: 1 + cell.memory]:
-                    block.put(name, arrays[name][: begin + 1], begin)
-                block.graph.replay()
-                for name in _FORWARD_RESULTS:
-                    if name in arrays:
-                        block.get(name, arrays[name], begin)
         kept = {name: arrays[name] for name in (*_FORWARD_RESULTS, *zones, *extras) if name in arrays}
         ctx.cell, ctx.names, ctx.zones = cell, list(kept), count
         ctx.save_for_backward(lengths, weight, *kept.values())
@@ -104,28 +95,52 @@ class GPUUnroll(torch.autograd.Function):
         for name, final in zip(("direct", "memory_slope"), finals, strict=True):
             if final is not None:
                 arrays[name].copy_(final)
-        block = find_block(cell, gates, weight, extras, backward=True)
+        with LOCK:
+            block = find_block(cell, gates, weight, extras, backward=True)
+            if block is not None:
+                _backward_in_blocks(block, cell, arrays, lengths, weight, extras)
         if block is None:
             backward_steps(cell, arrays, weight)
-        else:
-            block.begin(weight, extras)
-            carried = [*_UNDER_WAY[: 2 + cell.memory], *(f"{name}_slope" for name in extras)]
-            for name in carried:
-                block.put(name, arrays[name])
-            for begin in reversed(range(0, len(gates), BLOCK)):
-                block.put("left", lengths - begin)
-                for name in _BACKWARD_INPUTS:
-                    if name in arrays:
-                        block.put(name, arrays[name], begin)
-                block.graph.replay()
-                block.get("gates_slope", arrays["gates_slope"], begin)
-                if arrays["products_slope"] is not arrays["gates_slope"]:
-                    block.get("products_slope", arrays["products_slope"], begin)
-            for name in carried:
-                block.get(name, arrays[name])
         products, states = arrays["products_slope"].flatten(0, 1), kept["hidden"][:-1].flatten(0, 1)
         slope = products.t() @ states.to(products.dtype)
         first = arrays["direct"] + arrays["through"].to(arrays["direct"].dtype)
         own = [arrays[f"{name}_slope"].sum(dim=0).view_as(extra) for name, extra in extras.items()]
         nothing = [None] * (1 + ctx.zones)
         return None, None, arrays["gates_slope"], slope, first, arrays.get("memory_slope"), *nothing, *own
+
+
+def _forward_in_blocks(
+    block: Block, cell: Cell, arrays: Arrays, lengths: Tensor, weight: Tensor, extras: Arrays
+) -> None:
+    block.begin(weight, extras)
+    for begin in range(0, len(arrays["gates"]), BLOCK):
+        block.put("left", lengths - begin)
+        for name in ("gates", *_ZONES):
+            if name in arrays:
+                block.put(name, arrays[name], begin)
+        for name in STATES[: 1 + cell.memory]:
+            block.put(name, arrays[name][: begin + 1], begin)
+        block.graph.replay()
+        for name in _FORWARD_RESULTS:
+            if name in arrays:
+                block.get(name, arrays[name], begin)
+
+
+def _backward_in_blocks(
+    block: Block, cell: Cell, arrays: Arrays, lengths: Tensor, weight: Tensor, extras: Arrays
+) -> None:
+    block.begin(weight, extras)
+    carried = [*_UNDER_WAY[: 2 + cell.memory], *(f"{name}_slope" for name in extras)]
+    for name in carried:
+        block.put(name, arrays[name])
+    for begin in reversed(range(0, len(arrays["gates"]), BLOCK)):
+        block.put("left", lengths - begin)
+        for name in _BACKWARD_INPUTS:
+            if name in arrays:
+                block.put(name, arrays[name], begin)
+        block.graph.replay()
+        block.get("gates_slope", arrays["gates_slope"], begin)
+        if arrays["products_slope"] is not arrays["gates_slope"]:
+            block.get("products_slope", arrays["products_slope"], begin)
+    for name in carried:
+        block.get(name, arrays[name])

@@ -76,9 +76,15 @@ def load_slope(direct, through, outputs, mask, kind: tl.constexpr):
 
 
 @triton.jit
+def blend(new, old, share):
+    """The ``share`` of the old value and the rest of the new one; exactly either of them where that is all."""
+    return tl.where(share < 0.5, new + share * (old - new), old - (1.0 - share) * (old - new))
+
+
+@triton.jit
 def keep_old(new, old, zone, mask):
     """Zoneout: the share ``zone`` of the old value stays."""
-    return new + tl.load(zone, mask=mask, other=0.0) * (tl.load(old, mask=mask, other=0.0) - new)
+    return blend(new, tl.load(old, mask=mask, other=0.0), tl.load(zone, mask=mask, other=0.0))
 
 
 @triton.jit

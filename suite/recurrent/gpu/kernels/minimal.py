@@ -120,7 +120,8 @@ def apply_slope(
     row, chunk, j = tl.program_id(0), tl.program_id(1), tl.program_id(2) * block + tl.arange(0, block)
     inside, length = j < size, tl.load(lengths + row)
     passed = tl.load(starts + (row * tl.num_programs(1) + chunk) * size + j, mask=inside, other=0.0)
-    first = tl.load(start + row * size + j, mask=inside, other=0.0)
+    # An empty row's state has no part in anything, and may be no number: zero times it would be none either.
+    first = tl.load(start + row * size + j, mask=inside & (length > 0), other=0.0)
     out = gates_slope.dtype.element_ty
     for k in range(span):
         step = chunk * span + span - 1 - k

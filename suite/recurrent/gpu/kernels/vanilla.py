@@ -6,7 +6,7 @@ IndRNN's features do not see each other, so that a program takes one row and som
 import triton
 import triton.language as tl
 
-from suite.recurrent.gpu.kernels.blocks import keep_old, load_slope, split, store_state, tanh
+from suite.recurrent.gpu.kernels.blocks import blend, keep_old, load_slope, split, store_state, tanh
 
 
 @triton.jit
@@ -15,11 +15,12 @@ def activate(x, activation: tl.constexpr):
     if activation == "tanh":
         return tanh(x)
     if activation == "relu":
-        return tl.where(x > 0, x, x * 0.0)
+        return tl.where(x <= 0, 0.0, x)  # NaN stays
     if activation == "leaky_relu":
         return tl.where(x > 0, x, 0.01 * x)
     if activation == "elu":
-        return tl.where(x > 0, x, tl.exp(x) - 1.0)
+        series = x * (1.0 + x * (1 / 2 + x * (1 / 6 + x * (1 / 24 + x * (1 / 120 + x / 720)))))  # exp - 1 cancels
+        return tl.where(x > 0, x, tl.where(x > -0.03, series, tl.exp(x) - 1.0))
     if activation == "gelu":
         return 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
     if activation == "softsign":
@@ -33,7 +34,7 @@ def activate_slope(slope, x, y, activation: tl.constexpr):
     if activation == "tanh":
         return slope * (1.0 - y * y)
     if activation == "relu":
-        return tl.where(y > 0, slope, 0.0)
+        return tl.where(y <= 0, 0.0, slope)
     if activation == "leaky_relu":
         return tl.where(x > 0, slope, 0.01 * slope)
     if activation == "elu":
@@ -103,7 +104,7 @@ def indrnn(
         before = share + factor * state
         new = activate(before, activation)
         if zoned:
-            new += tl.load(zone + place, mask=inside, other=0.0) * (state - new)
+            new = blend(new, state, tl.load(zone + place, mask=inside, other=0.0))
         state = new
         tl.store(gates + place, before, mask=inside)
         tl.store(hidden + place + batch * size, state, mask=inside)

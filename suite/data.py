@@ -207,7 +207,7 @@ class SuiteDataModule(LightningDataModule):
         if options.file not in (None, "-"):
             if Path(options.file).suffix in (".csv", ".tsv"):
                 notice(f"{options.file}: each line is taken whole as one input: columns are not told apart here")
-            return read_lines(options.file, pipes=processes == 1)
+            return read_lines(options.file, pipes=processes == 1, empty=True)
         if processes > 1:
             raise UsageError("standard input is for one process: give a FILE, or --trainer.devices 1")
         return read_standard_input()

@@ -21,7 +21,8 @@ def predict(arguments: Sequence[str], domains: Domains) -> None:
     """
     module, data, trainer, options = restore("predict", arguments, domains, add=_add)
     inputs = data.prediction_inputs(options, processes=trainer.world_size)
-    if not inputs:
+    if not inputs:  # of a file as of standard input: a pipe of nothing gives nothing, and is no error
+        notice("predict: the input is empty, so nothing is predicted")
         return
     data.set_inputs(inputs)
     batches = trainer.predict(module, datamodule=data) or []

@@ -25,14 +25,17 @@ _BOM = b"\xef\xbb\xbf"
 _FIELD_LIMIT = 2**31 - 1
 
 
-def read_lines(path: str | os.PathLike[str], *, encoding: str = "utf-8", pipes: bool = False) -> list[str]:
+def read_lines(
+    path: str | os.PathLike[str], *, encoding: str = "utf-8", pipes: bool = False, empty: bool = False
+) -> list[str]:
     """The lines of a text file, plain or ``.gz``, without their ends; a UTF-8 byte order mark is dropped.
 
-    ``pipes`` also takes a pipe or a device (``/dev/stdin``), for what is read a single time.
+    ``pipes`` also takes a pipe or a device (``/dev/stdin``), for what is read a single time; ``empty`` takes an empty
+    file as no lines.
     Raises DataError for a file that is missing, empty, a damaged gzip, or has bytes that are not ``encoding``
     (with the lines and bytes), UsageError for an encoding that Python does not know.
     """
-    text = _text(Path(path), encoding=encoding, pipes=pipes)
+    text = _text(Path(path), encoding=encoding, pipes=pipes, empty=empty)
     lines = text.replace("\r\n", "\n").split("\n")
     return lines[:-1] if lines[-1] == "" else lines
 
@@ -268,10 +271,10 @@ def _format_of(path: Path) -> TableFormat:
     )
 
 
-def _text(path: Path, *, encoding: str = "utf-8", pipes: bool = False) -> str:
-    """The decoded content of a file that exists and is not empty."""
+def _text(path: Path, *, encoding: str = "utf-8", pipes: bool = False, empty: bool = False) -> str:
+    """The decoded content of a file that exists and is not empty, unless that is allowed."""
     data = _bytes(path, pipes=pipes).removeprefix(_BOM)
-    if not data:
+    if not data and not empty:
         raise DataError(f"{path}: the file is empty")
     try:
         return data.decode(encoding)

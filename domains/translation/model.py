@@ -32,7 +32,7 @@ class DecodingConfig:
 
     Args:
         beam_size: Hypotheses kept at each step; 1 is greedy.
-        n_best: Hypotheses written for each input, best first.
+        n_best: Hypotheses written for each input, best first; above 1 as input's number (from 0), score, translation.
         length_penalty: Exponent of the length penalty (Wu et al. 2016): 0 favours short translations.
         max_length: Longest translation, in tokens.
         max_ratio: Longest translation, as a multiple of the source's tokens, and ten more.

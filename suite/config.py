@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
@@ -28,11 +29,11 @@ def plain(value: Any) -> Any:
     return None if value is None else str(value)
 
 
-def build(kind: type, settings: dict[str, Any], **fixed: Any) -> Any:
+def build(kind: type, settings: dict[str, Any], *, source: str | Path, **fixed: Any) -> Any:
     """Make a ``kind`` from ``settings``, checked against its signature, and from the ``fixed`` arguments as they are.
 
     Raises:
-        CheckpointError: a setting that ``kind`` does not have, or of the wrong type.
+        CheckpointError: a setting that ``kind`` does not have, or of the wrong type; ``source`` is the checkpoint.
     """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(kind, "settings", skip=set(fixed), instantiate=False)
@@ -40,5 +41,16 @@ def build(kind: type, settings: dict[str, Any], **fixed: Any) -> Any:
         parsed = parser.instantiate(parser.parse_object({"settings": settings}))
     except Exception as error:
         reason = " ".join(str(error).split())
-        raise CheckpointError(f"settings do not fit this version's {kind.__name__}: {reason}") from None
-    return kind(**fixed, **vars(parsed.settings))
+        raise CheckpointError(misfit(source, f"'s {kind.__name__}", reason)) from None
+    try:
+        return kind(**fixed, **vars(parsed.settings))
+    except CheckpointError as error:  # of what travels with the settings, which knows no file
+        raise CheckpointError(f"{source}: {error}") from None
+
+
+def misfit(source: str | Path, part: str, reason: str) -> str:
+    """What is said of the checkpoint ``source`` whose settings are not such as this version (``part`` of it) has."""
+    return (
+        f"{source}: its settings do not fit this version{part} ({reason}): use the version it was trained with, or "
+        "another checkpoint"
+    )

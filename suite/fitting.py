@@ -1,6 +1,5 @@
 """``fit``: from a command line to a run folder with its checkpoints, figures and samples."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from suite.layer_groups import FinetuneConfig
 from suite.metrics_file import MetricsFile
 from suite.module import SuiteModule
 from suite.optim import OptimConfig
-from suite.parser import SuiteParser, default_recipe, fit_parser, recipes_first, settings_of
+from suite.parser import SuiteParser, default_recipe, fit_parser, parse_over, recipes_first, settings_of
 from suite.precision import refuse_other_precision, settle_precision
 from suite.process import prepare_process
 from suite.resume import refuse_average, refuse_changes
@@ -61,8 +60,7 @@ def fit(arguments: Sequence[str], domain_name: str, domains: Domains, *, verb: s
         if verb == "finetune":
             policy = FinetuneConfig(**vars(config.finetune))
             origin = open_source(config.source, config=policy, domain=domain, load=domains.load)
-            taken = json.dumps(origin.defaults(domain.task(name)))
-            config = parser.parse_args(["--config", taken, *recipes_first(arguments)])
+            config = parse_over(parser, origin.defaults(domain.task(name)), arguments, source=config.source)
         settle_precision(config.trainer)
     settings = settings_of(config, without=_NOT_SETTINGS)
     run = parser.instantiate(config)
@@ -87,9 +85,9 @@ def _parse_over(
         raise UsageError(f"{source} is of a run that began with fit.py: go on with that, or name it as --source")
     # A run that was fine-tuned goes on by either command: its source is not needed any more.
     parser = fit_parser(domain, task, defaults=None, verb="finetune" if "finetune" in old else "fit")
-    config = parser.parse_args(["--config", json.dumps(old), *recipes_first(arguments)])
+    config = parse_over(parser, old, arguments, source=source)
     # The run's settings as this version reads them: what came later has its default, which is no difference.
-    before = parser.parse_args(["--config", json.dumps(old)])
+    before = parse_over(parser, old, [], source=source)
     refuse_other_precision(before.trainer.precision, before.trainer.accelerator, run=str(folder))
     settle_precision(config.trainer)
     if config.threads == "auto":  # asked for again, by a recipe: what was found then

@@ -5,6 +5,7 @@ A plain jsonargparse parser, not LightningCLI: see docs/architecture.md for the 
 
 import difflib
 import inspect
+import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -14,9 +15,9 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch import Trainer
 
-from suite.config import plain
+from suite.config import misfit, plain
 from suite.domain import Domain, Task
-from suite.errors import UsageError
+from suite.errors import CheckpointError, UsageError
 from suite.layer_groups import FinetuneConfig
 from suite.optim import OptimConfig
 from suite.resume import refuse_new_place
@@ -267,6 +268,24 @@ def recipes_first(argv: Sequence[str]) -> list[str]:
         if into is not rest and not value and (following := next(arguments, None)) is not None:
             into.append(following)
     return recipes + groups + rest
+
+
+def parse_over(parser: SuiteParser, settings: dict[str, Any], arguments: Sequence[str], *, source: str | Path) -> Any:
+    """The command line read over the ``settings`` of the checkpoint ``source``.
+
+    Raises:
+        UsageError: the command line is wrong.
+        CheckpointError: the settings are not such as this version has.
+    """
+    words = recipes_first(arguments)
+    try:
+        return parser.parse_args(["--config", json.dumps(settings), *words])
+    except UsageError as error:
+        try:
+            parser.parse_args(words)
+        except UsageError:
+            raise error from None
+        raise CheckpointError(misfit(source, "", str(error))) from None
 
 
 def refuse_trained(argv: Iterable[str], task: Task) -> None:

@@ -1,6 +1,5 @@
 """From a checkpoint to a model that evaluates and predicts: nothing else is needed."""
 
-import json
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from suite.domain import Domain, Task
 from suite.errors import CheckpointError, UsageError
 from suite.module import SuiteModule
 from suite.optim import OptimConfig
-from suite.parser import SuiteParser, checkpoint_parser, recipes_first, refuse_trained, settings_of
+from suite.parser import SuiteParser, checkpoint_parser, parse_over, refuse_trained, settings_of
 from suite.precision import settle_precision
 from suite.process import prepare_process
 from suite.trainer import construct, quiet_libraries
@@ -66,11 +65,12 @@ def task_of(settings: dict[str, Any], load: Callable[[str], Any], path: str | Pa
 def _module_of(checkpoint: dict[str, Any], task: Task, decoding: Any, path: str | Path) -> SuiteModule:
     record = checkpoint[RECORD_KEY]
     settings = record["settings"]
-    fixed: dict[str, Any] = {"assets": record["assets"], "optim": build(OptimConfig, settings["optim"])}
+    fixed: dict[str, Any] = {"assets": record["assets"]}
+    fixed["optim"] = build(OptimConfig, settings["optim"], source=path)
     if task.decoding is not None:
-        fixed["decoding"] = decoding or build(task.decoding, settings["decoding"])
+        fixed["decoding"] = decoding or build(task.decoding, settings["decoding"], source=path)
     try:
-        module: SuiteModule = build(task.module, settings["model"], **fixed)
+        module: SuiteModule = build(task.module, settings["model"], source=path, **fixed)
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: what travels with its model is not whole ({error!r})") from None
     try:
@@ -108,7 +108,7 @@ def restore(
     parser = checkpoint_parser(verb, task, add=add)
     kept = {key: value for key, value in settings["data"].items() if key not in task.data.trained_settings}
     base = {"data": kept, **settings.get("decoding", {})}
-    parsed = parser.parse_args(["--config", json.dumps(base), *recipes_first(arguments)])
+    parsed = parse_over(parser, base, arguments, source=path)
     _refuse_own_rows(settings["data"], settings_of(parsed, without=())["data"])
     settle_precision(parsed.trainer)
     options = parser.instantiate(parsed)
@@ -124,6 +124,7 @@ def restore(
     data: SuiteDataModule = build(
         task.data,
         {**asked, **trained},
+        source=path,
         seed=settings["seed"],
         assets=checkpoint[RECORD_KEY]["assets"],
     )

@@ -130,7 +130,7 @@ def _data(domain: str, task: str, num_workers: int) -> SuiteDataModule:
     case = next(each for each in cases() if (each.domain.name, each.task) == (domain, task))
     chosen = settings(case)["data"]
     chosen |= {"num_workers": num_workers} if "num_workers" in chosen else {}
-    return build(case.domain.tasks[task].data, chosen, seed=0)
+    return build(case.domain.tasks[task].data, chosen, source="a test", seed=0)
 
 
 def data_of(case: Case, *, num_workers: int = 0) -> SuiteDataModule:
@@ -141,9 +141,10 @@ def data_of(case: Case, *, num_workers: int = 0) -> SuiteDataModule:
 def module_of(case: Case, *, seed: int = 0, dropout: bool = True, assets: Any = None) -> SuiteModule:
     """A new module with the initial weights of ``seed``."""
     task, chosen = case.domain.tasks[case.task], settings(case)
-    fixed = {"assets": assets or data_of(case).assets, "optim": build(OptimConfig, {"name": "adam", "lr": 0.02})}
+    optim = build(OptimConfig, {"name": "adam", "lr": 0.02}, source="a test")
+    fixed = {"assets": assets or data_of(case).assets, "optim": optim, "source": "a test"}
     if task.decoding is not None:
-        fixed["decoding"] = build(task.decoding, chosen["decoding"])
+        fixed["decoding"] = build(task.decoding, chosen["decoding"], source="a test")
     seed_everything(seed, "weights")
     return build(task.module, chosen["model"] if dropout else _without_dropout(chosen["model"]), **fixed)
 

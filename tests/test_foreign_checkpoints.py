@@ -157,6 +157,8 @@ def change(checkpoint: dict[str, Any], kind: str) -> None:
         settings["model"]["colour"] = "red"
     elif kind == "type":
         settings["model"]["dropout"] = "high"
+    elif kind.startswith("a setting of "):
+        settings[kind.removeprefix("a setting of ")]["colour"] = "red"
     elif kind == "weights":
         checkpoint["state_dict"].popitem()
     elif kind == "size":
@@ -172,7 +174,7 @@ def change(checkpoint: dict[str, Any], kind: str) -> None:
 
 
 KINDS = ["domain", "task", "format", "setting", "type", "weights", "size", "vocabulary", "assets", "no settings"]
-KINDS += ["data", "decoding", "optim", "seed"]
+KINDS += ["data", "decoding", "optim", "seed", *(f"a setting of {group}" for group in ("data", "decoding", "optim"))]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -181,4 +183,5 @@ def test_a_checkpoint_that_does_not_fit_is_refused(kind: str, copied: Path, tmp_
     change(checkpoint, kind)
     path = tmp_path / "changed.ckpt"
     torch.save(checkpoint, path)
-    assert_one_line(run("predict", "--checkpoint", path, stdin=b"A\n"), 1)
+    parts = (str(path), "do not fit this version", "colour") if "setting of" in kind else (str(path),)
+    assert_one_line(run("predict", "--checkpoint", path, stdin=b"A\n"), 1, *parts)

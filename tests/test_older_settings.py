@@ -18,6 +18,12 @@ def test_a_run_without_a_later_setting_goes_on(tmp_path: Path) -> None:
     resume = ("--runs", tmp_path, "--resume", path, "--trainer.max_epochs", 2)
     assert_one_line(fit_toy(*resume, "--optim.recurrent_l1", 0.5), 2, "optim.recurrent_l1 (was 0.0, now 0.5)")
     assert_one_line(fit_toy(*resume, "--optim.lr", 0.5), 2, "optim.lr (was ")
+    settings = checkpoint[RECORD_KEY]["settings"]
+    settings["model"]["colour"] = "red"
+    write(checkpoint, path)
+    assert_one_line(fit_toy(*resume), 1, str(path), "do not fit this version", "colour")
+    del settings["model"]["colour"]
+    write(checkpoint, path)
     ran = fit_toy(*resume)
     assert ran.status == 0, ran
     assert "Going on with" in ran.err

@@ -15,7 +15,7 @@ import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn, get_args
+from typing import Any, Literal, NoReturn, cast, get_args
 
 from suite.errors import DataError, UsageError, gather
 
@@ -90,6 +90,15 @@ def read_table(path: str | os.PathLike[str], *, columns: Sequence[str], format: 
     if not rows:
         raise DataError(f"{file}: the table has no rows")
     return rows
+
+
+def is_table(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is a table by its ending. Raises DataError where there is none: a misspelt name has no ending."""
+    file = Path(path)
+    if _table_ending(file) is None:
+        _need_file(file)
+        return False
+    return True
 
 
 def columns_of(path: str | os.PathLike[str]) -> list[str]:
@@ -259,11 +268,17 @@ def _need_columns(path: Path, columns: Row, present: Sequence[str]) -> None:
     )
 
 
-def _format_of(path: Path) -> TableFormat:
+def _table_ending(path: Path) -> TableFormat | None:
     ending = "".join(path.suffixes[-2:] if path.suffix == ".gz" else path.suffixes[-1:])
     for name in get_args(TableFormat):
         if ending == f".{name}" or (ending == f".{name}.gz" and name != "parquet"):
-            return name
+            return cast(TableFormat, name)
+    return None
+
+
+def _format_of(path: Path) -> TableFormat:
+    if found := _table_ending(path):
+        return found
     _need_file(path)
     raise UsageError(
         f"{path}: the ending does not tell the format of the table; "

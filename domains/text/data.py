@@ -122,6 +122,8 @@ class TextData(SuiteDataModule):
         check_sources(dataset, self.paths, folds=folds, has_assets=assets is not None, form=form)
         if not text_columns:
             raise UsageError("data.text_columns is empty: name at least one column")
+        if sample_size is not None and sample_size < 1:
+            raise UsageError(f"data.sample_size is {sample_size}, allowed is 1 or more")
         if max_length < 1:
             raise UsageError(f"data.max_length is {max_length}, allowed is 1 or more")
         self.columns = TextColumns(text_columns, label_column, ListingColumns(group_column, split_column))

@@ -137,6 +137,8 @@ class LanguageData(StreamDataModule):
         self._tokenizer: Tokenizer | None = None
         form = "text files or tables"
         check_sources(dataset, self.files, folds=folds, has_assets=assets is not None, form=form)
+        if sample_size is not None and sample_size < 1:
+            raise UsageError(f"data.sample_size is {sample_size}, allowed is 1 or more")
         if chunk_length < 1:
             raise UsageError(f"data.chunk_length is {chunk_length}, allowed is 1 or more")
 

@@ -15,7 +15,7 @@ from suite.data import SuiteDataModule
 from suite.errors import DataError, UsageError
 from suite.folds import hold_out_parts
 from suite.sequence import pad_sequences
-from suite.sources import data_folder, read_parallel, read_table
+from suite.sources import data_folder, is_table, read_parallel, read_table
 from suite.splits import SPLITS, check_sources
 from suite.vocabulary import BOS, EOS, PAD, Level, Tokenizer
 
@@ -154,6 +154,8 @@ class TranslationData(SuiteDataModule):
         check_sources(self.dataset, self.files, folds=None, has_assets=self._assets is not None, form=form)
         if len(self.columns) != 2:
             raise UsageError(f"data.columns is {self.columns}, allowed are two names: source and target")
+        if self.sample_size is not None and self.sample_size < 1:
+            raise UsageError(f"data.sample_size is {self.sample_size}, allowed is 1 or more")
         if self.max_length < 1:
             raise UsageError(f"data.max_length is {self.max_length}, allowed is 1 or more")
 
@@ -251,6 +253,12 @@ class TranslationData(SuiteDataModule):
             self._pairs[name] = [pairs[index] for index in getattr(parts, name)]
 
     def _read_files(self, files: list[str], split: str) -> list[Pair]:
+        if len(files) == 1 and not is_table(files[0]):
+            raise UsageError(
+                f"data.{split} names one file, {files[0]}, that is no table by its ending: allowed is one table (.csv, "
+                ".tsv, .jsonl, .parquet) or two text files aligned line by line: "
+                f"--data.{split} '[{files[0]}, TRANSLATIONS]'"
+            )
         if len(files) == 1:
             rows = read_table(files[0], columns=self.columns)
         elif len(files) == 2:

@@ -151,15 +151,17 @@ def peek_domain(arguments: Sequence[str], available: list[str]) -> str:
     """The value of ``--domain``, found without importing anything slow.
 
     Raises:
-        UsageError: it is missing or no domain.
+        UsageError: it is missing, no domain, or two of them.
     """
     peeker = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    peeker.add_argument("--domain", nargs="?")
+    peeker.add_argument("--domain", nargs="?", action="append")
     try:
-        name = peeker.parse_known_args(arguments)[0].domain
+        given = peeker.parse_known_args(arguments)[0].domain or [None]
     except argparse.ArgumentError:
-        name = None
-    names = ", ".join(available)
+        given = [None]
+    name, names = given[-1], ", ".join(available)
+    if len(different := list(dict.fromkeys(map(str, given)))) > 1:
+        raise UsageError(f"--domain is given as {' and as '.join(different)}: a command is of one domain: keep one")
     if name is None:
         raise UsageError(f"--domain is missing: use --domain NAME, where NAME is one of: {names}")
     if name not in available:

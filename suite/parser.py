@@ -3,7 +3,6 @@
 A plain jsonargparse parser, not LightningCLI: see docs/architecture.md for the trial of both.
 """
 
-import difflib
 import inspect
 import json
 import re
@@ -19,7 +18,9 @@ from suite.config import misfit, plain
 from suite.domain import Domain, Task
 from suite.errors import CheckpointError, UsageError
 from suite.layer_groups import FinetuneConfig
+from suite.near_names import nearest, unknown_name
 from suite.optim import OptimConfig
+from suite.recipes import check_recipe
 from suite.resume import refuse_new_place
 from suite.tracking import TrackingConfig
 from suite.trainer_settings import check_trainer
@@ -34,6 +35,7 @@ _OWNED = {
 # What a run that predicts or evaluates still has a say in.
 _EVALUATION_TRAINER = {"accelerator", "devices", "num_nodes", "strategy", "precision"}
 _GROUPS = {"--model", "--data", "--decoding", "--optim", "--tracking", "--trainer"}
+_PATHS = {"checkpoint", "resume", "runs", "source", "output", "file", "files"}
 _FIXED = {"assets", "optim", "decoding", "seed"}
 _USAGE = {
     "fit": "fit.py --domain NAME [-c RECIPE] [--model.x ...] [--data.y ...]",
@@ -52,9 +54,14 @@ class SuiteParser(ArgumentParser):
 
         A group that was given something else than settings is, too.
         """
-        config = super().parse_args(*args, **kwargs)
-        names = {action.dest.rpartition(".")[0] for action in self._actions if not action.dest.endswith(".help")}
-        for name in sorted(names - {""}):
+        self._lines: dict[str, str] = {}  # where names stand in recipes
+        try:
+            config = super().parse_args(*args, **kwargs)
+        except UsageError as error:
+            unknown = None if "unrecognized arguments" in str(error).lower() else unknown_name(str(error))
+            raise UsageError(f"{self._lines[unknown]}: {error}" if unknown in self._lines else str(error)) from None
+        refuse_empty(config)
+        for name in sorted(self._groups()):
             if not isinstance(config.get(name), Namespace):
                 self.error(f"{name} is {config.get(name)}, allowed is a group of settings ({name}.NAME)")
         if "trainer" in config:
@@ -67,11 +74,17 @@ class SuiteParser(ArgumentParser):
     def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Any:
         """As jsonargparse does it, with the file named in what is wrong with it."""
         try:
+            lines = check_recipe(Path(path), groups=self._groups())
+            self._lines |= {name: f"{path}, line {line}" for name, line in lines.items()}
             return super().parse_path(path, *args, **kwargs)
         except UsageError as error:
             raise UsageError(f"{path}: {error}") from None
         except UnicodeDecodeError as error:
             raise UsageError(f"{path}: not UTF-8 (byte {error.start + 1}): convert it") from None
+
+    def _groups(self) -> set[str]:
+        """Dotted names of what has settings below it."""
+        return {action.dest.rpartition(".")[0] for action in self._actions if not action.dest.endswith(".help")} - {""}
 
     def one_line(self, message: str) -> str:
         """The message without line breaks, with the nearest known name where one was not recognised."""
@@ -83,44 +96,28 @@ class SuiteParser(ArgumentParser):
             r"Expected one of \1. Got value: ",
             text,
         )
+        text = re.sub(
+            r'^Parser key "config": Unexpected config: ?(.*)',
+            r"-c is '\1', allowed is the file of a recipe: give one, or leave -c out",
+            text,
+        )
         text = plain_words(text)
-        given = _unknown_name(text)
-        near = given and "did you mean" not in text and _nearest(given, {action.dest for action in self._actions})
+        given = unknown_name(text)
+        near = given and "did you mean" not in text and nearest(given, {action.dest for action in self._actions})
         return f"{text}: did you mean --{near}?" if near else text
 
 
-def _unknown_name(message: str) -> str | None:
-    """The dotted name in a message that something is not known; ``None`` in others."""
-    if found := re.search(r"unrecognized arguments: --([\w.]+)", message, flags=re.IGNORECASE):
-        return found.group(1)
-    # In configuration files a key is named without dashes.
-    if found := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message):
-        return f"{found.group(1)}.{found.group(2)}"
-    found = re.search(r"Option '([\w.]+)' is not accepted", message)
-    return found.group(1) if found else None
+def refuse_empty(config: Namespace) -> None:
+    """An empty word where a file or a name belongs is a variable of a shell that was not set, not a setting.
 
-
-def _nearest(given: str, known: Iterable[str]) -> str | None:
-    """The known name that ``given`` was meant to be: alike as a whole, or in its last part (``hiden``, ``lr``)."""
-    names = sorted(name for name in known if name and name.split(".")[-1] != "help")
-    whole = difflib.get_close_matches(given, names, n=1, cutoff=0.85)
-    if whole:
-        return whole[0]
-    group, _, last = given.rpartition(".")
-    inside = [name for name in names if name.rpartition(".")[0] == group] if group else names
-    by_part: dict[str, str] = {}
-    for name in inside:
-        part = name.rpartition(".")[2]
-        for word in (part, part.split("_")[0]):
-            by_part.setdefault(word, name)
-    initials = "".join(word[:1] for word in last.split("_"))
-    if "_" in last and initials in by_part:
-        return by_part[initials]
-    near = difflib.get_close_matches(last, sorted(by_part), n=1, cutoff=0.6)
-    if near:
-        return by_part[near[0]]
-    elsewhere = [name for name in names if name.rpartition(".")[2] == last]
-    return elsewhere[0] if len(elsewhere) == 1 else None
+    Raises:
+        UsageError: naming the setting.
+    """
+    for name, value in config.items():
+        if not name.startswith("data.") and name not in _PATHS:
+            continue
+        if "" in ([value] if isinstance(value, str) else value if isinstance(value, list) else []):
+            raise UsageError(f"{name} is '', allowed is a path or a name that is not empty: give one, or leave it out")
 
 
 def _add_source(parser: SuiteParser, domain: Domain, task: str | None) -> None:

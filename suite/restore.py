@@ -168,6 +168,8 @@ def _peek(verb: str, arguments: Sequence[str]) -> str:
             found = arguments[position + 1]
         if argument.startswith("--checkpoint="):
             found = argument.removeprefix("--checkpoint=")
+    if found == "":
+        raise UsageError("--checkpoint is '', allowed is a checkpoint or a run folder: give one")
     if found is not None:
         return found
     raise UsageError(f"--checkpoint needs a value: {verb}.py --checkpoint FILE (or a run folder); --help needs it too")

@@ -11,6 +11,7 @@ from suite.cli import CONFIGS
 from suite.domain import Domain
 from suite.fitting import _NOT_SETTINGS
 from suite.parser import SuiteParser, fit_parser, recipes_first, settings_of
+from suite.recipes import check_recipe
 from tests import toy
 from tests.commands import QUIET, TOY_CONFIGS, assert_one_line, fit_toy, run, trained
 
@@ -47,6 +48,7 @@ def test_every_recipe_stands_in_the_folder_of_a_domain() -> None:
 
 @pytest.mark.parametrize("path", OF_DOMAINS, ids=shown)
 def test_a_recipe_names_its_domain_and_parses(path: Path) -> None:
+    check_recipe(path, groups=())  # as a file of defaults nobody else looks for names that stand twice
     given = yaml.safe_load(path.read_text(encoding="utf-8"))
     domain = domains.load(path.parent.name)
     assert given["domain"] == path.parent.name

@@ -7,7 +7,7 @@ import pytest
 
 from suite.errors import UsageError
 from suite.trainer_settings import check_validation_interval
-from tests.commands import assert_one_line, fit_toy
+from tests.commands import assert_one_line, fit_toy, run
 from tests.forked import in_processes
 
 INTERVAL = "--trainer.val_check_interval"
@@ -59,3 +59,74 @@ def test_two_processes_have_fewer_batches_each(tmp_path: Path) -> None:
         assert "an epoch has 4 training batch(es)" in ended.err
         assert "Traceback" not in ended.err
     assert not (tmp_path / "toy" / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("", ["the recipe is empty", "write settings in it"]),
+        ("# nothing yet\n", ["the recipe is empty"]),
+        ("- 1\n- 2\n", ["names with values"]),
+        ("model:\n", ["line 1: model is null", "a group of settings (model.NAME)", "leave it out"]),
+        ("seed: 1\nmodel: null\n", ["line 2: model is null"]),
+        ("seed: 1\nmodel:\n  hiden_size: 3\n", ["line 3: ", "hiden_size", "did you mean --model.hidden_size?"]),
+        ("sed: 3\n", ["line 1: ", "sed", "did you mean --seed?"]),
+        ("seed: 1\noptim: {lr: 1}\nseed: 2\n", ["seed stands twice, on lines 1 and 3"]),
+        ("optim:\n  lr: 1\n  name: sgd\n  lr: 2\n", ["optim.lr stands twice, on lines 2 and 4", "keep one"]),
+        ("optim:\n  lr: 1\ntrainer:\n  max_steps: 2\noptim:\n  name: sgd\n", ["optim stands twice, on lines 1 and 5"]),
+    ],
+)
+def test_a_recipe_that_cannot_be_meant_is_named_with_the_line(text: str, parts: list[str], tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(text, encoding="utf-8")
+    assert_one_line(fit_toy("-c", recipe, "--runs", tmp_path / "runs"), 2, str(recipe), *parts)
+
+
+def test_the_same_name_in_two_items_or_through_an_alias_is_no_double(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    callback = "{class_path: tests.commands.Recorder, init_args: {file: seen}}"
+    recipe.write_text(f"trainer:\n  callbacks:\n  - &timer {callback}\n  - *timer\n  - {callback}\n")
+    assert fit_toy("-c", recipe, "--print_config").status == 0
+
+
+@pytest.mark.parametrize(
+    ("verb", "flags", "name"),
+    [
+        ("fit", ["--resume", ""], "resume"),
+        ("fit", ["--runs", ""], "runs"),
+        ("fit", ["-c", ""], "-c"),
+        ("fit", ["--data.dataset=files", "--data.train", ""], "data.train"),
+        ("fit", ["--data.dataset=files", "--data.train", "['', a.txt]"], "data.train"),
+        ("finetune", ["--source", ""], "source"),
+        ("evaluate", ["--checkpoint", ""], "--checkpoint"),
+        ("predict", ["--checkpoint="], "--checkpoint"),
+    ],
+)
+def test_an_empty_path_is_refused(verb: str, flags: list[str], name: str) -> None:
+    domain = [] if "--checkpoint" in flags[0] else ["--domain=translation"]
+    assert_one_line(run(verb, *domain, *flags), 2, f"{name} is '', allowed is ", ": ")
+
+
+def test_two_domains_are_refused_and_one_named_twice_is_not() -> None:
+    ran = run("fit", "--domain", "translation", "--domain=text")
+    assert_one_line(ran, 2, "--domain is given as translation and as text", "keep one")
+    assert fit_toy("--domain", "toy", "--print_config").status == 0
+
+
+@pytest.mark.parametrize("size", [0, -3])
+@pytest.mark.parametrize("domain", ["translation", "text", "text --task language_model", "video"])
+def test_a_sample_of_nothing_is_refused(domain: str, size: int, tmp_path: Path) -> None:
+    ran = run("fit", "--domain", *domain.split(), "--runs", tmp_path, f"--data.sample_size={size}")
+    assert_one_line(ran, 2, f"data.sample_size is {size}, allowed is 1 or more")
+
+
+def test_one_text_file_is_no_parallel_text(tmp_path: Path) -> None:
+    (tmp_path / "a.en").write_text("A forest is white.\n")
+    files = ("--domain=translation", "--runs", tmp_path, "--data.dataset=files", "--data.train")
+    parts = (
+        f"data.train names one file, {tmp_path / 'a.en'}",
+        "one table (.csv, ",
+        "two text files aligned line by line",
+    )
+    assert_one_line(run("fit", *files, tmp_path / "a.en"), 2, *parts, "--data.train '[")
+    assert_one_line(run("fit", *files, tmp_path / "b.en"), 1, "no such file", "a.en")

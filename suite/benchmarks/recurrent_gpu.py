@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from unittest.mock import patch
 
 import torch
@@ -14,6 +14,7 @@ from suite.recurrent.gpu import unroll
 from suite.timing import in_turns
 
 _BATCH, _STEPS, _SIZE = 32, 128, 256
+_Way = Callable[[], AbstractContextManager[None]]
 
 
 @contextmanager
@@ -26,11 +27,6 @@ def _one_by_one() -> Iterator[None]:
 def _without_kernels() -> Iterator[None]:
     with patch.object(cells, "runs_on_gpu", lambda values, *, size: False):
         yield
-
-
-@contextmanager
-def _as_it_is() -> Iterator[None]:
-    yield
 
 
 class _Compiled(nn.Module):
@@ -65,12 +61,12 @@ def gpu_ways(*, rounds: int) -> list[str]:
     inputs = torch.randn(_BATCH, _STEPS, _SIZE, device="cuda", requires_grad=True)
     encoder = RecurrentEncoder(_SIZE, _SIZE, cell="peephole_lstm").cuda()
     compiled, fused = _Compiled().cuda(), nn.LSTM(_SIZE, _SIZE, batch_first=True).cuda()
-    ways = {
-        "nn.LSTM (cuDNN)": (fused, lambda: fused(inputs)[0], _as_it_is),
+    ways: dict[str, tuple[nn.Module, Callable[[], Tensor], _Way]] = {
+        "nn.LSTM (cuDNN)": (fused, lambda: fused(inputs)[0], nullcontext),
         "peephole_lstm, steps in torch": (encoder, lambda: encoder(inputs).outputs, _without_kernels),
-        "peephole_lstm, steps through torch.compile": (compiled, lambda: compiled(inputs), _as_it_is),
+        "peephole_lstm, steps through torch.compile": (compiled, lambda: compiled(inputs), nullcontext),
         "peephole_lstm, a kernel a step": (encoder, lambda: encoder(inputs).outputs, _one_by_one),
-        "peephole_lstm, blocks as CUDA graphs (what is used)": (encoder, lambda: encoder(inputs).outputs, _as_it_is),
+        "peephole_lstm, blocks as CUDA graphs (what is used)": (encoder, lambda: encoder(inputs).outputs, nullcontext),
     }
     calls: dict[str, Callable[[], object]] = {}
     for name, (module, forward, way) in ways.items():
@@ -81,11 +77,9 @@ def gpu_ways(*, rounds: int) -> list[str]:
     return lines + [f"| {name} | {times[f'{name}/forward']:.2f} | {times[f'{name}/training']:.2f} |" for name in ways]
 
 
-def _timed(
-    module: nn.Module, forward: Callable[[], Tensor], way: Callable[[], object], *, training: bool
-) -> Callable[[], None]:
+def _timed(module: nn.Module, forward: Callable[[], Tensor], way: _Way, *, training: bool) -> Callable[[], None]:
     def run() -> None:
-        with way(), torch.set_grad_enabled(training):  # type: ignore[attr-defined]
+        with way(), torch.set_grad_enabled(training):
             outputs = forward()
             if training:
                 module.zero_grad(set_to_none=True)

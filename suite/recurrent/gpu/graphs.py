@@ -2,8 +2,8 @@
 
 A graph works on fixed addresses. So a block of steps has buffers of its own, to which its part of a sequence is copied
 and from which the results are; the copies are a few launches for ``BLOCK`` steps. Graphs are kept by what they depend
-on (cell, rows, features, precision, device), rows rounded up, so that batches of many sizes share a few of them; the
-longest unused ones go when their buffers take more than ``BUDGET``.
+on (cell, rows, features, precision, device, stream), rows rounded up, so that batches of many sizes share a few of
+them; the longest unused ones go when their buffers take more than ``BUDGET``.
 """
 
 import threading
@@ -20,6 +20,7 @@ from torch import Tensor
 from suite.recurrent.gpu.steps import (
     BY_STEP,
     STATES,
+    ZONES,
     Arrays,
     Cell,
     backward_arrays,
@@ -51,7 +52,7 @@ class Block:
         own = gates.new_zeros(BLOCK, rows, gates.size(2))
         self.arrays |= {"gates": own, "left": torch.zeros(rows, dtype=torch.int32, device=gates.device)}
         self.arrays |= forward_arrays(cell, own, self.weight)
-        zones = ("zone", "zone_memory")[: cell.zoned * (1 + cell.memory)]
+        zones = ZONES[: cell.zoned * (1 + cell.memory)]
         self.arrays |= {name: torch.zeros_like(self.arrays["hidden"][1:]) for name in zones}
         if backward:
             self.arrays |= backward_arrays(cell, own, self.weight, extras)

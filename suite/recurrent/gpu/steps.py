@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 LARGEST = 4096  # features that a program of a kernel holds at once
-BY_STEP = ("gates", "kept", "scales", "outputs", "gates_slope", "products_slope", "zone", "zone_memory")
+ZONES = ("zone", "zone_memory")
+BY_STEP = ("gates", "kept", "scales", "outputs", "gates_slope", "products_slope", *ZONES)
 STATES = ("hidden", "memory")
 Arrays = dict[str, Tensor]
 
@@ -44,9 +45,9 @@ def runs_on_gpu(values: Tensor, *, size: int) -> bool:
 def _starts(device: torch.device) -> bool:
     """Whether a kernel can be compiled and started here, which needs Triton and a C compiler; said once if not."""
     try:
-        kernels: Any = import_module("suite.recurrent.gpu.kernels.blocks")
+        probe = triton_kernels("blocks").count_up
         with torch.cuda.device(device):
-            kernels.count_up[(1,)](torch.zeros(1, dtype=torch.int32, device=device))
+            probe[(1,)](torch.zeros(1, dtype=torch.int32, device=device))
     except (torch.OutOfMemoryError, torch.AcceleratorError):
         raise  # no fault of the kernels
     except Exception as error:
@@ -146,15 +147,14 @@ def _launcher(cell: Cell, arrays: Arrays, *, backward: bool) -> Any:
     kernel = getattr(triton_kernels(cell.module), f"{cell.name}_slope" if backward else cell.name)
     batch, size = arrays["hidden"].shape[1:]
     block = 1 << max(size - 1, 0).bit_length()
-    missing = dict.fromkeys(("scales", "zone", "zone_memory"), arrays["gates"])  # which no cell without them reads
+    missing = dict.fromkeys(("scales", *ZONES), arrays["gates"])  # which no cell without them reads
     values: dict[str, Any] = {**missing, **arrays, "size": size, "block": block}
     values |= {"zoned": cell.zoned, "normed": cell.scales > 0, "activation": cell.activation}
     warps = 4 if block <= 512 else 8 if block <= 2048 else 16
 
     def launch(step: int, others: Arrays) -> None:
-        now: dict[str, Any] = {**values, **others, "step": step}
-        now |= {name: arrays[name][step] for name in BY_STEP if name in arrays}
-        now |= {name: arrays[name][step] for name in STATES if name in arrays}
+        now: dict[str, Any] = {**values, "step": step}
+        now |= {name: arrays[name][step] for name in (*BY_STEP, *STATES) if name in arrays}
         now |= {f"new_{name}": arrays[name][step + 1] for name in STATES if name in arrays}
         now |= others
         kernel[(batch,)](**{name: now[name] for name in kernel.arg_names}, num_warps=warps)

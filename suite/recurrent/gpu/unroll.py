@@ -10,6 +10,7 @@ from suite.recurrent.gpu.graphs import BLOCK, LOCK, Block, find_block
 from suite.recurrent.gpu.sequences import IndRNN
 from suite.recurrent.gpu.steps import (
     STATES,
+    ZONES,
     Arrays,
     Cell,
     backward_arrays,
@@ -21,8 +22,7 @@ from suite.recurrent.unroll import Extras, Schedule
 
 _FORWARD_RESULTS = ("gates", "hidden", "memory", "kept", "scales")
 _UNDER_WAY = ("direct", "through", "memory_slope")
-_ZONES = ("zone", "zone_memory")
-_BACKWARD_INPUTS = (*_FORWARD_RESULTS, *_ZONES, "outputs")
+_BACKWARD_INPUTS = (*_FORWARD_RESULTS, *ZONES, "outputs")
 
 
 def unroll_on_gpu(
@@ -63,7 +63,7 @@ class GPUUnroll(torch.autograd.Function):
         ctx: Any, cell: Cell, lengths: Tensor, gates: Tensor, weight: Tensor, hidden: Tensor, memory: Tensor | None,
         count: int, *others: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
-        zones: Arrays = dict(zip(_ZONES, others[:count], strict=False))
+        zones: Arrays = dict(zip(ZONES, others[:count], strict=False))
         extras: Arrays = {name: extra.contiguous() for name, extra in zip(cell.extras, others[count:], strict=True)}
         arrays = {"gates": gates, "left": lengths.int(), **zones, **extras, **forward_arrays(cell, gates, weight)}
         arrays["hidden"][0] = hidden
@@ -115,7 +115,7 @@ def _forward_in_blocks(
     block.begin(weight, extras)
     for begin in range(0, len(arrays["gates"]), BLOCK):
         block.put("left", lengths - begin)
-        for name in ("gates", *_ZONES):
+        for name in ("gates", *ZONES):
             if name in arrays:
                 block.put(name, arrays[name], begin)
         for name in STATES[: 1 + cell.memory]:

@@ -1,5 +1,6 @@
 """What recurrent cells do at the edges: gradients of gradients, no steps, long padding, numbers that are none."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -66,6 +67,26 @@ def test_no_steps_at_all_give_no_outputs_and_the_state_back(cell: str) -> None:
     encoded.state[0].sum().backward()
     assert state[0].grad is not None
     assert torch.equal(state[0].grad, torch.ones(2, 1, 4))
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_state_of_an_empty_row_reaches_nothing(cell: str, bidirectional: bool) -> None:
+    """Not even as zero times no number, in the gradient of a recurrent weight; it is handed on as it is."""
+    original = RecurrentEncoder(3, 4, cell=cell, num_layers=2, bidirectional=bidirectional)  # type: ignore[arg-type]
+    state = tuple(torch.randn(3, 2 * original.num_directions, 4) for _ in range(original.num_states))
+    inputs, lengths = torch.randn(3, 5, 3), torch.tensor([5, 0, 2])
+    found = []
+    for filler in (0.5, float("nan")):
+        module = copy.deepcopy(original)  # running statistics change
+        first = tuple(part.index_fill(0, torch.tensor(1), filler).requires_grad_() for part in state)
+        encoded = module(inputs, lengths, first)
+        (encoded.outputs.sum() + sum(part[[0, 2]].sum() for part in encoded.state)).backward()
+        for before, after in zip(first, encoded.state, strict=False):
+            torch.testing.assert_close(after[1], before[1], rtol=0, atol=0, equal_nan=True)
+        found.append([encoded.outputs, *(each.grad for each in (*module.parameters(), *first))])
+    for first, second in zip(*found, strict=True):
+        assert torch.equal(first, second)
 
 
 @pytest.mark.parametrize("cell", CELLS)

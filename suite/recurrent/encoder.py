@@ -12,7 +12,7 @@ from suite.recurrent.checks import check_begins, check_inputs, check_state
 from suite.recurrent.dropout import StepDropout
 from suite.recurrent.options import CellName, RecurrentOptions
 from suite.recurrent.penalties import activation_penalty, temporal_penalty
-from suite.recurrent.state import InitialState
+from suite.recurrent.state import InitialState, with_empty_rows, without_empty_rows
 from suite.recurrent.unroll import State
 from suite.sequence import mask_steps, reverse_valid
 
@@ -155,10 +155,13 @@ class RecurrentEncoder(nn.Module):
         if ragged:
             inputs = mask_steps(inputs, lengths)
             context = None if context is None else mask_steps(context, lengths)
+        first = state
         if state is None:
             state = self.initial(inputs, lengths)
         elif begins is not None:
-            state = self.begin(state, begins, inputs, lengths)
+            state = first = self.begin(state, begins, inputs, lengths)
+        if first is not None and ragged:
+            state = without_empty_rows(first, lengths)
         inputs = self.input_dropout(inputs)
         finals: list[State] = []
         for number in range(self.num_layers):
@@ -174,6 +177,8 @@ class RecurrentEncoder(nn.Module):
             above = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
             inputs = above + inputs if self.options.residual and above.size(2) == inputs.size(2) else above
         stacked = tuple(torch.stack(parts, dim=1) for parts in zip(*finals, strict=True))
+        if first is not None and ragged:
+            stacked = with_empty_rows(stacked, first, lengths)
         dropped = self.output_dropout(inputs)
         return Encoded(dropped, stacked, lengths, None if dropped is inputs else inputs)
 

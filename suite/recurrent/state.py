@@ -59,3 +59,16 @@ class InitialState(nn.Module):
             ]
             return torch.cat(mapped, dim=3).flatten(2, 3).unbind(1)
         return None
+
+
+def without_empty_rows(state: State, lengths: Tensor) -> State:
+    """``state`` with zeros for rows without a step: what stands there may be no number, and zero times that neither."""
+    empty = (lengths == 0).view(-1, 1, 1)
+    return tuple(part.masked_fill(empty, 0) for part in state)
+
+
+def with_empty_rows(final: State, first: State, lengths: Tensor) -> State:
+    """``final``, for rows without a step that of ``first``, as far as it goes."""
+    empty = (lengths == 0).view(-1, 1, 1)
+    kept = tuple(torch.where(empty, old.to(new.dtype), new) for old, new in zip(first, final, strict=False))
+    return kept + final[len(kept) :]

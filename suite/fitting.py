@@ -181,7 +181,7 @@ def _run_in(
         if trainer.world_size > 1:  # each process has fewer batches than one alone, which was asked before
             data.trainer = trainer
             check_validation_interval(vars(run.trainer), len(data.loader("train", shuffle=True)))
-        _fit(trainer, module, data, source=source, folder=folder)
+        _fit(trainer, module, data, source=source, folder=folder, settings=settings)
         if trainer.global_step == start["step"]:
             notice("nothing was left to train: raise --trainer.max_epochs or --trainer.max_steps to go further")
         outcome = test_best(trainer, module, data, folder)
@@ -192,7 +192,15 @@ def _run_in(
     return outcome
 
 
-def _fit(trainer: Trainer, module: SuiteModule, data: SuiteDataModule, *, source: Path | None, folder: Path) -> None:
+def _fit(
+    trainer: Trainer,
+    module: SuiteModule,
+    data: SuiteDataModule,
+    *,
+    source: Path | None,
+    folder: Path,
+    settings: dict[str, Any],
+) -> None:
     """Train; a signal ends it with a word on how to go on, and the status that says which signal (130 or 143)."""
     try:
         with module.stop.scope():
@@ -201,7 +209,9 @@ def _fit(trainer: Trainer, module: SuiteModule, data: SuiteDataModule, *, source
         if not trainer.interrupted:
             raise
         status = 143 if isinstance(stop, SIGTERMException) or stop.code == 143 else 130
-        way_on = f"--resume {folder}" if (folder / run_folder.CHECKPOINTS).is_dir() else "a new run: nothing was saved"
+        way_on = "a new run: nothing was saved"
+        if (folder / run_folder.CHECKPOINTS).is_dir():  # either command goes on with a run that was fine-tuned
+            way_on = f"fit.py --domain {settings['domain']} --task {settings['task']} --resume {folder}"
         notice(f"{'terminated' if status == 143 else 'interrupted'}: go on with {way_on}")
         raise SystemExit(status) from None
 

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import numpy
 from numpy.typing import NDArray
 
+from suite.cache import cache_folder
 from suite.errors import SuiteError
 
 _FORMAT = 2
@@ -29,11 +30,9 @@ def cache_root(folder: str | None) -> Path:
     """``folder``, or ``$SUITE_CACHE_DIR``, or the user's own cache folder; made if it is not there.
 
     Raises:
-        SuiteError: it cannot be made.
+        SuiteError: it cannot be made, or counts from a home folder that is not there.
     """
-    given = folder or os.environ.get("SUITE_CACHE_DIR")
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    root = Path(given).expanduser() if given else Path(home) / "sequence-suite"
+    root = cache_folder(folder)
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -13,11 +13,12 @@ import json
 import os
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, cast, get_args
 
-from suite.errors import DataError, UsageError, gather
+from suite.downloads import Remote, cached_folder
+from suite.errors import DataError, SuiteError, UsageError, gather
 
 TableFormat = Literal["csv", "tsv", "jsonl", "parquet"]
 Row = tuple[str, ...]
@@ -125,22 +126,45 @@ def columns_of(path: str | os.PathLike[str]) -> list[str]:
         return []  # read_table says what is wrong with the line
 
 
-def data_folder(name: str, *, files: Sequence[str], wanted: str | None = None) -> Path:
-    """The folder ``$SUITE_DATA_DIR/<name>``, which holds ``files``; DataError says which files to put where.
+def data_folder(
+    name: str, *, files: Sequence[str], wanted: str | None = None, remotes: Mapping[str, Remote] | None = None
+) -> Path:
+    """The folder with the ``files`` of a public set: ``$SUITE_DATA_DIR/<name>``, or else one in the cache.
 
-    ``wanted`` says so where their names are not known.
+    Args:
+        name: of the set, and of its folder.
+        files: that are needed; if none is named, a folder that is not empty will do.
+        wanted: says which files to put there where their names are not known.
+        remotes: what is downloaded where neither folder has ``files``: these and any that are soon needed with them.
+
+    Raises:
+        DataError: the files are not there and cannot be downloaded; it says which to put where.
     """
-    wanted = wanted or ", ".join(files)
+    folder, problem = _given_folder(name, files=files, wanted=wanted or ", ".join(files))
+    if problem is None:
+        return folder
+    if not remotes:
+        raise DataError(problem)
+    try:
+        return cached_folder(name, files=files, remotes=remotes)
+    except SuiteError as error:
+        raise DataError(f"{problem} (not downloaded: {error})") from None
+
+
+def _given_folder(name: str, *, files: Sequence[str], wanted: str) -> tuple[Path, str | None]:
+    """``$SUITE_DATA_DIR/<name>``, and what is wrong with it."""
     root = os.environ.get("SUITE_DATA_DIR")
     if not root:
-        raise DataError(f"SUITE_DATA_DIR is not set: point it at the folder in which {name}/ holds {wanted}")
+        return Path(), f"SUITE_DATA_DIR is not set: point it at the folder in which {name}/ holds {wanted}"
     folder = Path(root).expanduser() / name
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder (SUITE_DATA_DIR is {root}); make it and put {wanted} there")
+        return folder, f"{folder}: no such folder (SUITE_DATA_DIR is {root}); make it and put {wanted} there"
+    if not files and not any(folder.glob("*")):
+        return folder, f"{folder} is empty: put {wanted} there"
     missing = [file for file in files if not (folder / file).is_file()]
     if missing:
-        raise DataError(f"{folder} lacks {', '.join(missing)}: put the missing files there (needed: {wanted})")
-    return folder
+        return folder, f"{folder} lacks {', '.join(missing)}: put the missing files there (needed: {wanted})"
+    return folder, None
 
 
 def _read_csv(path: Path, columns: Row) -> list[Row]:

@@ -11,6 +11,7 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ["WANDB_ERROR_REPORTING"] = "false"
 os.environ["WANDB_SILENT"] = "true"
+os.environ["SUITE_OFFLINE"] = "1"  # no test asks the network for data, nor does a process that it starts
 
 if "SUITE_CACHE_DIR" not in os.environ:  # what is rendered and decoded is made once for the session
     os.environ["SUITE_CACHE_DIR"] = tempfile.mkdtemp(prefix="suite-cache-")

@@ -307,6 +307,7 @@ def test_an_empty_folder_and_a_missing_one(tmp_path: Path) -> None:
 
 def test_public_sets_say_which_files_to_put_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SUITE_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("SUITE_CACHE_DIR", str(tmp_path / "cache"))
     for name in ("fsdd", "ljspeech"):
         assert_one_line(fit(tmp_path, "--data.dataset", name), 1, name, "put")
 

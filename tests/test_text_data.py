@@ -242,6 +242,7 @@ def test_named_sets_have_the_known_sizes() -> None:
 
 def test_a_missing_set_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SUITE_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("SUITE_CACHE_DIR", str(tmp_path / "cache"))
     with pytest.raises(DataError, match=r"sst2: no such folder .* put train\.tsv, dev\.tsv, test\.tsv there"):
         corpora.labelled("sst2", "train")
     (tmp_path / "sst2").mkdir()

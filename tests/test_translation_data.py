@@ -272,6 +272,7 @@ def test_the_fingerprint_sees_every_change_of_the_training_pairs(tmp_path: Path)
 
 def test_multi30k_without_its_folder_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("SUITE_DATA_DIR", raising=False)
+    monkeypatch.setenv("SUITE_CACHE_DIR", str(tmp_path / "cache"))
     ran = fit(tmp_path / "runs", "--data.dataset", "multi30k")
     assert_one_line(ran, 1, "SUITE_DATA_DIR is not set", "multi30k", "train.en.gz")
     monkeypatch.setenv("SUITE_DATA_DIR", str(tmp_path))

@@ -42,7 +42,8 @@ class AudioData(SuiteDataModule):
     """Windows of waveforms, read from their files by seeking.
 
     Args:
-        dataset: The embedded sample (a synthesiser), Free Spoken Digits or LJ Speech (SUITE_DATA_DIR), or your files.
+        dataset: The embedded sample (a synthesiser), Free Spoken Digits (SUITE_DATA_DIR), LJ Speech
+            (SUITE_DATA_DIR or a download), or your files.
         train: With dataset files: a folder of wav, flac, ogg or mp3, or a manifest (.csv, .tsv, .jsonl, .parquet).
         val: Likewise, of this split alone; what train has of it, or held_out of its files, if not given.
         test: Likewise.

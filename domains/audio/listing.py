@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from domains.audio.files import ENDINGS
+from domains.audio.remotes import REMOTES
 from suite.console import notice
 from suite.errors import DataError, UsageError
 from suite.folders import is_hidden, split_folders
@@ -63,7 +64,7 @@ def _fsdd() -> list[Item]:
 
 def _ljspeech() -> list[Item]:
     """LJ Speech: the wav files of the folder (or of ``wavs/`` in it); the last tenth is test, the one before val."""
-    folder = data_folder("ljspeech", files=[], wanted="the clips LJ*.wav")
+    folder = data_folder("ljspeech", files=[], wanted="the clips LJ*.wav", remotes=REMOTES["ljspeech"])
     paths = sorted([*folder.glob("LJ*.wav"), *folder.glob("wavs/LJ*.wav")])
     if len(paths) < 3:
         raise DataError(f"{folder}: {len(paths)} files LJ*.wav, needed are three or more: put the clips there")

@@ -1,11 +1,13 @@
-"""Public texts by name, as they lie in ``SUITE_DATA_DIR``; where to get each is said in docs/text.md."""
+"""Public texts by name, as they lie in ``SUITE_DATA_DIR`` or the cache; docs/text.md says where each is from."""
 
 import gzip
 import re
 import zlib
+from pathlib import Path
 from typing import Literal, TypeGuard, get_args
 
 from domains.text.overlap import Overlap
+from domains.text.remotes import REMOTES
 from suite.console import notice
 from suite.errors import DataError
 from suite.sources import data_folder, read_csv_rows, read_lines
@@ -35,7 +37,7 @@ def labelled(name: LabelledName, split: str) -> list[Row] | None:
 
 def _sst2(split: str) -> list[Row]:
     """SST-2 (Socher et al. 2013): a sentence, a tab, 0 or 1."""
-    folder = data_folder("sst2", files=list(_SST2.values()))
+    folder = data_folder("sst2", files=list(_SST2.values()), remotes=REMOTES["sst2"])
     path = folder / _SST2[split]
     rows = []
     for number, line in enumerate(read_lines(path), start=1):
@@ -83,7 +85,7 @@ def documents(name: CorpusName) -> list[str]:
 
 def tinyshakespeare() -> str:
     """The one text of char-rnn's tinyshakespeare (Karpathy 2015)."""
-    path = data_folder("tinyshakespeare", files=["input.txt.gz"]) / "input.txt.gz"
+    path = _one_file("tinyshakespeare", "input.txt.gz")
     try:
         return gzip.decompress(path.read_bytes()).decode("utf-8")
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
@@ -106,10 +108,10 @@ def news_and_wiki() -> list[str]:
     Written as SST-2 is: punctuation and the ends of contractions are words of their own. What shares text with SST-2's
     val or test is left out, as in ``reviews``. WikiText-2's (Merity et al. 2016) unknown words stand as "unk".
     """
-    path = data_folder("wikitext2", files=["valid.txt.gz"]) / "valid.txt.gz"
+    news = [_spaced(text) for text, _ in _ag_news("train")]  # first, as it is not among what can be downloaded
+    path = _one_file("wikitext2", "valid.txt.gz")
     wiki = [line.strip() for line in read_lines(path) if line.strip() and not line.startswith(" =")]
     wiki = [re.sub(r" @(\W)@ ", r"\1", line).replace("<unk>", "unk") for line in wiki]
-    news = [_spaced(text) for text, _ in _ag_news("train")]
     return _apart_from_sst2("news_and_wiki", {"ag_news": news, "wikitext2": wiki})
 
 
@@ -134,11 +136,15 @@ def _apart_from_sst2(corpus: str, texts: dict[str, list[str]]) -> list[str]:
 
 def _sentences(name: Literal["mr", "subj", "cr"]) -> list[Row]:
     """MR, Subj (Pang and Lee 2004, 2005) or CR (Hu and Liu 2004): 0 or 1, a space, a sentence; not UTF-8."""
-    folder = data_folder("sentences", files=[_SENTENCES[name]])
-    path = folder / _SENTENCES[name]
+    path = _one_file("sentences", _SENTENCES[name])
     rows = []
     for number, line in enumerate(read_lines(path, encoding="cp1252"), start=1):
         if line[:2] not in ("0 ", "1 "):
             raise DataError(f"{path}, line {number}: 0 or 1, a space and a sentence are needed; fetch the file again")
         rows.append((line[2:].strip(), _CLASSES[name][int(line[0])]))
     return rows
+
+
+def _one_file(name: str, file: str) -> Path:
+    """A file of a set of which no other is needed."""
+    return data_folder(name, files=[file], remotes={file: REMOTES[name][file]}) / file

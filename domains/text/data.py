@@ -60,7 +60,8 @@ class TextData(SuiteDataModule):
     """Labelled texts in batches bucketed by length.
 
     Args:
-        dataset: The embedded sample; SST-2, AG News, MR, Subj or CR from SUITE_DATA_DIR; or files of your own.
+        dataset: The embedded sample; SST-2, MR, Subj or CR (SUITE_DATA_DIR or a download); AG News
+            (SUITE_DATA_DIR); or files of your own.
         train: With dataset files: a table (.csv, .tsv, .jsonl, .parquet), or a folder with a folder of .txt files for
             each class, or with train, val and test of such.
         val: Likewise, of this split alone; what train has of it, or held_out of its texts, if not given.

@@ -86,7 +86,7 @@ class LanguageData(StreamDataModule):
     Args:
         dataset: The embedded sample; tinyshakespeare; reviews (SST-2's training sentences and CR) or
             news_and_wiki (AG News's training subset and WikiText-2's valid part), both without what shares text with
-            SST-2's val and test; or files of your own.
+            SST-2's val and test (all in SUITE_DATA_DIR, or downloaded, but for AG News); or files of your own.
         train: With dataset files: text files (.txt, a document a line; with characters as tokens a file is one
             document), or tables.
         val: Likewise; taken from the training documents by held_out if not given.

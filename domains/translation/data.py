@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from domains.translation import sample
+from domains.translation.remotes import REMOTES
 from suite.console import notice
 from suite.data import SuiteDataModule
 from suite.errors import DataError, UsageError
@@ -93,7 +94,7 @@ class TranslationData(SuiteDataModule):
     """Sentence pairs in batches bucketed by length.
 
     Args:
-        dataset: The embedded sample (made by a grammar), Multi30k from SUITE_DATA_DIR, or files of your own.
+        dataset: The embedded sample (made by a grammar), Multi30k (SUITE_DATA_DIR or a download), or your files.
         source_language: What to translate from; sample: en or de.
         target_language: What to translate to.
         train: With dataset files: one table (.csv, .tsv, .jsonl, .parquet), or two aligned text files (source, target).
@@ -232,9 +233,10 @@ class TranslationData(SuiteDataModule):
             size = self.sample_size if split == "train" else None
             pairs = sample.generate(_SAMPLE[split], size=size)
             return pairs if self.languages[0] == "en" else [(german, english) for english, german in pairs]
-        names = [f"{_MULTI30K[split]}.{language}.gz" for language in self.languages]
-        folder = data_folder("multi30k", files=names)
-        return [(row[0], row[1]) for row in read_parallel([folder / name for name in names])]
+        names = {each: [f"{_MULTI30K[each]}.{language}.gz" for language in self.languages] for each in _MULTI30K}
+        remotes = {name: REMOTES["multi30k"][name] for both in names.values() for name in both}
+        folder = data_folder("multi30k", files=names[split], remotes=remotes)
+        return [(row[0], row[1]) for row in read_parallel([folder / name for name in names[split]])]
 
     def _read_own(self, split: str) -> None:
         files = self.files[split]

@@ -66,6 +66,8 @@ def cached_folder(name: str, *, files: Sequence[str], remotes: Mapping[str, Remo
 def _download(name: str, remotes: Mapping[str, Remote], folder: Path) -> None:
     """Download what ``folder`` lacks of ``remotes``, and say so."""
     missing = _missing(folder, remotes)
+    if not missing:  # another process had the last of them a moment ago
+        return
     size = sum(remote.size for remote in missing.values())
     places = ", ".join(sorted({_place(remote.url) for remote in missing.values()}))
     notice(f"data: {name}: {len(missing)} file(s), {size:,} bytes, are downloaded from {places} to {folder}")

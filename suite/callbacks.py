@@ -7,9 +7,9 @@ from typing import Any, cast
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from suite.console import notice
-from suite.errors import UsageError
 from suite.module import SuiteModule
 from suite.optim import schedule_factor
+from suite.scores import has_not_begun, improves, is_training_validation, monitored
 from suite.seeding import seed_everything
 from suite.tracking import logged_step
 
@@ -59,6 +59,8 @@ class LearningRate(Callback):
         if module.optim.schedule != "plateau" or not is_training_validation(trainer):
             return
         score = monitored(trainer, module)
+        if has_not_begun(score, self.best, module.monitor_mode):
+            return
         first = self.best is None or math.isnan(self.best)
         if not math.isnan(score) and (first or improves(score, cast(float, self.best), module.monitor_mode)):
             self.best, self.waited = score, 0
@@ -154,25 +156,3 @@ class StepLog(Callback):
         self._start_clock()
         for logger in trainer.loggers:
             logger.log_metrics({**self.latest, "epoch": trainer.current_epoch}, step=logged_step(trainer))
-
-
-def is_training_validation(trainer: Trainer) -> bool:
-    """Whether the validation at hand is part of fitting, and no sanity check."""
-    return trainer.state.fn == "fit" and not trainer.sanity_checking
-
-
-def improves(score: float, best: float, mode: str) -> bool:
-    """Whether ``score`` beats ``best``; a score that is not a number never does."""
-    return score < best if mode == "min" else score > best
-
-
-def monitored(trainer: Trainer, module: SuiteModule) -> float:
-    """The value that decides what is best.
-
-    Raises:
-        UsageError: no such metric, naming those there are.
-    """
-    if module.monitor not in trainer.callback_metrics:
-        names = ", ".join(sorted(trainer.callback_metrics))
-        raise UsageError(f"the monitored metric {module.monitor} is not among those logged: {names}")
-    return float(trainer.callback_metrics[module.monitor])

@@ -48,7 +48,8 @@ class OptimConfig:
         recurrent_l2: The same as l2 on recurrent weights alone, beside it.
         schedule: How the learning rate goes on after warm-up: constant; linear or cosine, which would reach the floor
             one step after the last; slanted_triangular (Howard and Ruder 2018) and one_cycle (Smith 2018), which
-            bring their own warm-up; plateau: cut when the monitored metric no longer improves.
+            bring their own warm-up; plateau: cut when the monitored metric no longer improves; where
+            higher is better, validations at 0 count only once it has been above 0.
         warmup_steps: Optimiser steps of linear warm-up from zero.
         floor: Learning rate at the end, as a share of the highest, for linear and cosine.
         plateau_factor: What plateau multiplies the learning rate with.

@@ -7,9 +7,10 @@ from typing import Any, cast
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
-from suite.callbacks import StepLog, is_training_validation
+from suite.callbacks import StepLog
 from suite.console import notice
 from suite.module import SuiteModule
+from suite.scores import is_training_validation
 
 
 def _latest(trainer: Trainer) -> dict[str, float]:

@@ -12,10 +12,10 @@ from typing import Any, ClassVar, cast
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from suite.callbacks import improves, is_training_validation, monitored
 from suite.checkpoint import RECORD_KEY, digest_path, duplicate
 from suite.errors import UsageError
 from suite.module import SuiteModule
+from suite.scores import improves, is_training_validation, monitored
 
 
 @dataclass(frozen=True)

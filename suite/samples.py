@@ -9,9 +9,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.distributed.fsdp import FSDPModule
 
-from suite.callbacks import is_training_validation
 from suite.data import SuiteDataModule
 from suite.module import SuiteModule
+from suite.scores import is_training_validation
 from suite.seeding import mix
 from suite.tracking import log_file, log_image, log_table, logged_step
 

@@ -78,6 +78,32 @@ def test_plateau_cuts_after_its_patience_and_keeps_its_state() -> None:
     assert cuts == [1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.25, 0.125]
 
 
+@pytest.mark.parametrize(
+    ("mode", "scores", "cuts"),
+    [
+        ("max", [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]),
+        ("max", [0, 0, 0, 2, 1, 1, 3, 0, 0], [1, 1, 1, 1, 1, 0.5, 0.5, 0.5, 0.25]),
+        ("max", [0, math.nan, 0, math.nan], [1, 1, 1, 0.5]),
+        ("min", [0, 0, 0], [1, 1, 0.5]),
+    ],
+)
+def test_plateau_begins_to_count_above_zero_where_higher_is_better(
+    mode: str, scores: list[float], cuts: list[float]
+) -> None:
+    config = OptimConfig(schedule="plateau", plateau_patience=1, plateau_factor=0.5)
+    module: Any = SimpleNamespace(optim=config, monitor="score", monitor_mode=mode)
+    trainer: Any = SimpleNamespace(state=SimpleNamespace(fn="fit"), sanity_checking=False, callback_metrics={})
+    rate, found = LearningRate(), []
+    for score in scores:
+        trainer.callback_metrics["score"] = torch.tensor(float(score))
+        rate.on_validation_end(trainer, module)
+        again = LearningRate()  # a run may go on from each of them
+        again.load_state_dict(rate.state_dict())
+        rate = again
+        found.append(rate.cut)
+    assert found == cuts
+
+
 BY_NORM = ["--trainer.gradient_clip_val=0.001"]
 
 

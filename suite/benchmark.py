@@ -23,11 +23,12 @@ from suite.domain import Domain
 from suite.errors import UsageError
 from suite.module import SuiteModule
 from suite.optim import build_optimizer
-from suite.parser import SuiteParser, default_recipe
+from suite.parser import SuiteParser
 from suite.process import prepare_process
 from suite.rehearsal import load_recipe, rehearse
 from suite.timing import Row, compare, table
 from suite.trainer import quiet_libraries
+from suite.verb_parsers import default_recipe
 
 _ENOUGH = 10.0  # seconds that each side runs in all: of a second, one in twenty is a machine's own
 

@@ -10,7 +10,8 @@ from suite.closing import Outcome
 from suite.console import notice, report
 from suite.errors import UsageError
 from suite.fitting import fit
-from suite.parser import default_recipe, fit_parser, recipes_first, require_one_device
+from suite.parser import recipes_first
+from suite.verb_parsers import default_recipe, fit_parser, require_one_device
 
 
 def compare(arguments: Sequence[str], domain: str, domains: Domains) -> dict[str, Outcome]:

@@ -19,7 +19,8 @@ from suite.console import notice, report
 from suite.domain import Domain
 from suite.errors import CheckpointError, SuiteError, UsageError
 from suite.fitting import fit
-from suite.parser import default_recipe, fit_parser, recipes_first, require_one_device
+from suite.parser import recipes_first
+from suite.verb_parsers import default_recipe, fit_parser, require_one_device
 
 Figures = dict[str, float]
 

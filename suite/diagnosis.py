@@ -17,7 +17,7 @@ from suite.domain import Domain, Task
 from suite.errors import SuiteError, UsageError
 from suite.fitting import build_module
 from suite.module import SuiteModule
-from suite.parser import SuiteParser, default_recipe, fit_parser, recipes_first, settings_of
+from suite.parser import SuiteParser, recipes_first, settings_of
 from suite.precision import settle_precision
 from suite.probe import Probe
 from suite.process import prepare_process
@@ -28,6 +28,7 @@ from suite.step_profile import StepProfile
 from suite.threads import settle_threads
 from suite.tracking import TrackingConfig, resolve_mode
 from suite.trainer import quiet_libraries
+from suite.verb_parsers import default_recipe, fit_parser
 
 WARM_UP = 3
 _OWN = ("config", "resume", "debug", "name", "runs", "steps", "seconds", "output")

@@ -22,7 +22,7 @@ from suite.layer_groups import FinetuneConfig
 from suite.metrics_file import MetricsFile
 from suite.module import SuiteModule
 from suite.optim import OptimConfig
-from suite.parser import SuiteParser, default_recipe, fit_parser, parse_over, recipes_first, settings_of
+from suite.parser import SuiteParser, parse_over, recipes_first, settings_of
 from suite.precision import refuse_other_precision, settle_precision
 from suite.process import prepare_process
 from suite.resume import refuse_average, refuse_changes
@@ -31,6 +31,7 @@ from suite.threads import settle_threads
 from suite.tracking import TrackingConfig, build_logger, check_online, finish, resolve_mode
 from suite.trainer import build_trainer, quiet_libraries
 from suite.trainer_settings import check_validation_interval
+from suite.verb_parsers import default_recipe, fit_parser
 from suite.wandb_logger import read_run_id
 
 _NOT_SETTINGS = ("config", "resume", "debug", "name", "runs")

@@ -16,10 +16,11 @@ from suite.domain import Domain, Task
 from suite.fitting import build_module
 from suite.metrics_file import MetricsFile
 from suite.module import SuiteModule
-from suite.parser import fit_parser, settings_of
+from suite.parser import settings_of
 from suite.precision import settle_precision
 from suite.tracking import TrackingConfig, build_logger, finish
 from suite.trainer import build_trainer
+from suite.verb_parsers import fit_parser
 
 
 class Recipe(NamedTuple):

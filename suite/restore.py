@@ -16,10 +16,11 @@ from suite.domain import Domain, Task
 from suite.errors import CheckpointError, UsageError
 from suite.module import SuiteModule
 from suite.optim import OptimConfig
-from suite.parser import SuiteParser, checkpoint_parser, parse_over, refuse_trained, settings_of
+from suite.parser import SuiteParser, parse_over, settings_of
 from suite.precision import settle_precision
 from suite.process import prepare_process
 from suite.trainer import construct, quiet_libraries
+from suite.verb_parsers import checkpoint_parser, refuse_trained
 
 
 class Restored(NamedTuple):

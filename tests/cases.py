@@ -19,9 +19,10 @@ from suite.data import SuiteDataModule
 from suite.domain import Domain
 from suite.module import SuiteModule
 from suite.optim import OptimConfig
-from suite.parser import fit_parser, settings_of
+from suite.parser import settings_of
 from suite.recurrent import CELLS
 from suite.seeding import seed_everything
+from suite.verb_parsers import fit_parser
 from tests import toy
 from tests.commands import TOY_CONFIGS
 

@@ -10,8 +10,9 @@ import domains
 from suite.cli import CONFIGS
 from suite.domain import Domain
 from suite.fitting import _NOT_SETTINGS
-from suite.parser import SuiteParser, fit_parser, recipes_first, settings_of
+from suite.parser import SuiteParser, recipes_first, settings_of
 from suite.recipes import check_recipe
+from suite.verb_parsers import fit_parser
 from tests import toy
 from tests.commands import QUIET, TOY_CONFIGS, assert_one_line, fit_toy, run, trained
 

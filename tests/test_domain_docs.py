@@ -12,7 +12,8 @@ import domains
 from suite import benchmark, comparison, crossvalidation, evaluation, prediction
 from suite.cli import CONFIGS, peek_domain, peek_task
 from suite.errors import UsageError
-from suite.parser import checkpoint_parser, fit_parser, recipes_first, refuse_trained
+from suite.parser import recipes_first
+from suite.verb_parsers import checkpoint_parser, fit_parser, refuse_trained
 from tests.commands import QUIET, ROOT, run, shared
 from tests.test_readme import commands_of, read
 

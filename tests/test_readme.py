@@ -9,7 +9,8 @@ import pytest
 import domains
 from suite import checkpoint
 from suite.cli import CONFIGS, peek_domain
-from suite.parser import fit_parser, recipes_first
+from suite.parser import recipes_first
+from suite.verb_parsers import fit_parser
 from tests.commands import QUIET, ROOT, pairs_of, run, trained
 
 

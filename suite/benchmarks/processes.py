@@ -17,12 +17,12 @@ from suite.console import notice
 from suite.domain import Domain
 from suite.errors import SuiteError
 from suite.module import SuiteModule
-from suite.parser import default_recipe
 from suite.process import prepare_process
 from suite.rehearsal import load_recipe, rehearse
 from suite.timing import Row
 from suite.tracking import TrackingConfig
 from suite.trainer import quiet_libraries
+from suite.verb_parsers import default_recipe
 
 _STEPS = 10  # in a turn: short ones, for cores shared with others change their speed within seconds
 _TURNS = 4  # in a round

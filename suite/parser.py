@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser, Namespace
 from suite.config import misfit, plain
 from suite.errors import CheckpointError, UsageError
 from suite.near_names import nearest, unknown_name
-from suite.recipes import check_recipe
+from suite.recipes import check_recipe, check_text
 from suite.resume import refuse_new_place
 from suite.trainer_settings import check_trainer
 from suite.wording import plain_words
@@ -35,6 +35,7 @@ class SuiteParser(ArgumentParser):
         A group that was given something else than settings is, too.
         """
         self._lines: dict[str, str] = {}  # where names stand in recipes
+        self._check_groups(args[0])
         try:
             config = super().parse_args(*args, **kwargs)
         except UsageError as error:
@@ -53,14 +54,26 @@ class SuiteParser(ArgumentParser):
 
     def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Any:
         """As jsonargparse does it, with the file named in what is wrong with it."""
+        self._lines |= check_recipe(Path(path), groups=self._groups())
         try:
-            lines = check_recipe(Path(path), groups=self._groups())
-            self._lines |= {name: f"{path}, line {line}" for name, line in lines.items()}
             return super().parse_path(path, *args, **kwargs)
         except UsageError as error:
             raise UsageError(f"{path}: {error}") from None
         except UnicodeDecodeError as error:
             raise UsageError(f"{path}: not UTF-8 (byte {error.start + 1}): convert it") from None
+
+    def _check_groups(self, words: Sequence[str]) -> None:
+        """Look at what the command line gives for whole groups: a file (``--trainer FILE``), or names with values."""
+        groups = self._groups()
+        for word, following in zip(words, [*words, ""][1:], strict=True):
+            option, equals, value = word.partition("=")
+            name, text = option.removeprefix("--"), value if equals else following
+            if not option.startswith("--") or name not in groups:
+                continue
+            if text.lstrip().startswith("{"):
+                check_text(text, source=option, groups=groups, group=name)
+            else:
+                self._lines |= check_recipe(Path(text), groups=groups, group=name)
 
     def _groups(self) -> set[str]:
         """Dotted names of what has settings below it."""

@@ -5,44 +5,70 @@ from pathlib import Path
 
 import yaml
 
-from suite.errors import UsageError, gather
+from suite.errors import UsageError, gather, said_of
 
 _NULL = "tag:yaml.org,2002:null"
 
 
-def check_recipe(path: Path, *, groups: Collection[str]) -> dict[str, int]:
-    """Refuse a YAML file that cannot be meant as a recipe; gives the line of each dotted name in it.
+def check_recipe(path: Path, *, groups: Collection[str], group: str = "") -> dict[str, str]:
+    """Refuse a YAML file that cannot be meant as a recipe; gives where each dotted name in it stands, file and line.
 
-    A file that cannot be read, or is no YAML, has no names: whoever parses it says what is wrong.
+    Files that it names as a group's settings (``trainer: FILE``) are looked into as well. What is no file, cannot be
+    read or is no YAML has no names: whoever parses it says what is wrong. A pipe could not be read a second time.
 
     Args:
         path: of the file.
         groups: dotted names of those settings that have settings below them.
+        group: the one that the file holds the settings of, if it is not of them all.
 
     Raises:
-        UsageError: all that is wrong, with lines.
+        UsageError: all that is wrong, with file and lines.
     """
     try:
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        if not path.is_file():
+            return {}
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: not UTF-8 (byte {error.start + 1}): convert it") from None
+    except (OSError, ValueError):  # ValueError: a name that no file can have
         return {}
+    return check_text(text, source=path, groups=groups, group=group)
+
+
+def check_text(text: str, *, source: Path | str, groups: Collection[str], group: str = "") -> dict[str, str]:
+    """As ``check_recipe``, for the ``text`` of a file, or one that stands on the command line itself.
+
+    Raises:
+        UsageError: all that is wrong, with ``source`` and lines.
+    """
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError:
+        return {}
+    what, form = ("file", f"NAME: VALUE, each a setting of {group}") if group else ("recipe", "GROUP: {NAME: VALUE}")
     if root is None or root.tag == _NULL:
-        raise UsageError("the recipe is empty: write settings in it (GROUP: {NAME: VALUE}), or leave it out")
+        raise UsageError(f"{source}: the {what} is empty: write settings in it ({form}), or leave it out")
     if not isinstance(root, yaml.MappingNode):
-        raise UsageError("a recipe has names with values (GROUP: {NAME: VALUE}), and this has none")
+        raise UsageError(f"{source}: a {what} has names with values ({form}), and this has none")
     lines: dict[str, int] = {}
+    places: dict[str, str] = {}
     problems = []
-    for name, line, value in _names(root):
+    for name, line, value in _names(root, f"{group}." if group else ""):
         if name in lines:
-            problems.append(f"{name} stands twice, on lines {lines[name]} and {line}: keep one of them")
+            where = f"line {line}" if line == lines[name] else f"lines {lines[name]} and {line}"
+            problems.append(f"{name} stands twice, on {where}: keep one of them")
         lines[name] = line
+        places[name] = f"{source}, line {line}"
         if name in groups and value.tag == _NULL:
             problems.append(
                 f"line {line}: {name} is null, allowed is a group of settings ({name}.NAME): "
                 "write them below it, or leave it out"
             )
-    gather(problems, error=UsageError)
-    return lines
+        elif name in groups and isinstance(value, yaml.ScalarNode) and isinstance(source, Path):
+            places |= check_recipe(source.parent / value.value, groups=groups, group=name)
+    with said_of(str(source)):
+        gather(problems, error=UsageError)
+    return places
 
 
 def _names(node: yaml.MappingNode, prefix: str = "") -> Iterator[tuple[str, int, yaml.Node]]:

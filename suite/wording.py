@@ -25,7 +25,8 @@ _RESTRICTED = re.compile(
     r"(?:(?P<value>.*) does not conform to restriction|invalid literal for int\(\) with base 10: '(?P<word>.*)'|"
     r"could not convert string to float: '(?P<digits>.*)').*"
 )
-_NO_GROUP = re.compile(_KEY + r"Unable to load config '(?P<value>[^']*)' - Parser key .*")
+_NO_GROUP = re.compile(_KEY + r"Unable to load config '(?P<value>[^']*)' - Parser key \"(?P=key)\": .*")
+_IN_FILE = re.compile(_KEY + r"Unable to load config '(?P<file>[^']*)' - (?P<rest>.*)")
 _ONE_TYPE = re.compile(r"<class '(?P<class>[\w.]+)'>|typing\.Literal\[(?P<values>[^\]]*)\]")
 
 
@@ -40,6 +41,8 @@ def plain_words(message: str) -> str:
         return f"{found['key']} is {value}, allowed is {allowed}" if allowed else message
     if found := _NO_GROUP.fullmatch(message):
         return f"{found['key']} is {found['value']}, allowed is a group of settings ({found['key']}.NAME)"
+    if found := _IN_FILE.fullmatch(message):
+        return f"{found['file']}: {plain_words(found['rest'])}"
     found = _EXPECTED.fullmatch(message)
     allowed = found and _allowed(found["types"])
     if not found or not allowed:

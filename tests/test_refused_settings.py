@@ -82,6 +82,36 @@ def test_a_recipe_that_cannot_be_meant_is_named_with_the_line(text: str, parts: 
     assert_one_line(fit_toy("-c", recipe, "--runs", tmp_path / "runs"), 2, str(recipe), *parts)
 
 
+@pytest.mark.parametrize(
+    ("group", "text", "parts"),
+    [
+        ("trainer", b"max_steps: 1\nmax_steps: 2\n", ["trainer.max_steps stands twice, on lines 1 and 2: keep one"]),
+        ("model", b"hidden_size: 3\n\nhidden_size: 3\n", ["model.hidden_size stands twice, on lines 1 and 3"]),
+        ("data", b"{seed: 1, seed: 2}", ["data.seed stands twice, on line 1: keep one"]),
+        ("optim", b"", ["the file is empty", "NAME: VALUE, each a setting of optim"]),
+        ("optim", b"- lr\n", ["names with values"]),
+        ("model", b"# which\nhiden_size: 3\n", ["line 2: ", "hiden_size", "did you mean --model.hidden_size?"]),
+        ("model", b"hidden_size: many\n", ["model.hidden_size is many, allowed is a whole number"]),
+        ("trainer", b"# \xe4\nmax_steps: 1\n", ["not UTF-8 (byte 3): convert it"]),
+    ],
+)
+def test_a_file_of_a_group_that_cannot_be_meant_is_named_with_the_line(
+    group: str, text: bytes, parts: list[str], tmp_path: Path
+) -> None:
+    (file := tmp_path / "group.yaml").write_bytes(text)
+    (recipe := tmp_path / "recipe.yaml").write_text(f"{group}: group.yaml\n")
+    for words in ([f"--{group}", file], [f"--{group}={file}"], ["-c", recipe]):
+        assert_one_line(fit_toy(*words, "--runs", tmp_path / "runs"), 2, file.name, *parts)
+
+
+def test_a_file_of_a_group_inside_a_group_and_settings_on_the_line_itself_are_looked_at(tmp_path: Path) -> None:
+    (file := tmp_path / "vocabulary.yaml").write_text("size: 90\nlevel: bpe\nsize: 80\n")
+    ran = run("fit", "--domain", "text", "--data.vocabulary", file, "--print_config")
+    assert_one_line(ran, 2, str(file), "data.vocabulary.size stands twice, on lines 1 and 3")
+    assert_one_line(fit_toy("--optim", "{lr: 1, lr: 2}"), 2, "--optim: optim.lr stands twice, on line 1")
+    assert fit_toy("--optim", "{lr: 1}", "--print_config").status == 0
+
+
 def test_the_same_name_in_two_items_or_through_an_alias_is_no_double(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     callback = "{class_path: tests.commands.Recorder, init_args: {file: seen}}"

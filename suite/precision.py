@@ -11,6 +11,13 @@ from suite.process import has_bfloat16
 _MIXED, _PURE = ("bf16-mixed", "bf16"), "bf16-true"
 FULL = "32-true"
 _HALF = ("16-mixed", "16-true", "16")
+# Lightning's own text offers float16, and jsonargparse lists the types of Lightning's signature behind it.
+HELP = (
+    f"In what numbers to compute: {FULL} (32), 64-true (64), bf16-mixed (bf16; on a device without kernels for it, "
+    f"{FULL}) or bf16-true (not on such a device); null is {FULL}. Of the types listed here, "
+    f"{', '.join(_HALF[:-1])} and {_HALF[-1]} are refused, as sums of losses overflow in float16; transformer-engine "
+    "kinds need that library."
+)
 
 
 def settle_precision(trainer: Any) -> None:

@@ -13,6 +13,7 @@ from suite.errors import UsageError
 from suite.layer_groups import FinetuneConfig
 from suite.optim import OptimConfig
 from suite.parser import SuiteParser
+from suite.precision import HELP
 from suite.tracking import TrackingConfig
 
 # What a run owns itself: its folder, loggers, checkpoints, sampler; what inherits from a plugin is code, not a setting.
@@ -94,6 +95,7 @@ def fit_parser(domain: Domain, task_name: str, *, defaults: Path | None, verb: s
     owned = _OWNED & _arguments(Trainer)
     parser.add_class_arguments(Trainer, "trainer", skip=owned, instantiate=False, sub_configs=True)
     _keep_whole_numbers(parser)
+    _explain_precision(parser)
     return parser
 
 
@@ -127,6 +129,11 @@ def _keep_whole_numbers(parser: SuiteParser) -> None:
             cast(Any, action)._typehint = Union[(int, float, *rest)]
 
 
+def _explain_precision(parser: SuiteParser) -> None:
+    """Kinds that are refused stay in the type: the refusal then says why, and what to use instead."""
+    next(action for action in parser._actions if action.dest == "trainer.precision").help = HELP
+
+
 def _add_settings(parser: SuiteParser, task: Task) -> None:
     parser.add_class_arguments(task.module, "model", skip=_FIXED & _arguments(task.module), instantiate=False)
     parser.add_class_arguments(task.data, "data", skip=_FIXED & _arguments(task.data), instantiate=False)
@@ -154,6 +161,7 @@ def checkpoint_parser(verb: str, task: Task, *, add: Callable[[SuiteParser, Task
     parser.add_class_arguments(task.data, "data", skip=set(trained), instantiate=False)
     others = _arguments(Trainer) - _EVALUATION_TRAINER
     parser.add_class_arguments(Trainer, "trainer", skip=others, instantiate=False, sub_configs=True)
+    _explain_precision(parser)
     parser.set_defaults({"trainer.devices": 1})
     return parser
 

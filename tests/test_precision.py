@@ -1,15 +1,19 @@
 """Recipes that ask for bfloat16 run where there is none, in float32, and say so; a run in it does not go on there."""
 
+import re
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 import torch
 import yaml
+from lightning.fabric.connector import _PRECISION_INPUT
 
 from suite import precision
 from suite.process import has_bfloat16
 from suite.recurrent import RecurrentEncoder, fused
-from tests.commands import assert_one_line, fit_toy
+from tests import toy
+from tests.commands import TOY_CONFIGS, assert_one_line, fit_toy, run
 
 
 @pytest.fixture
@@ -94,3 +98,21 @@ def test_fused_cells_under_autocast_without_kernels(cell: str, monkeypatch: pyte
 @pytest.mark.parametrize("name", ["16-mixed", "16-true"])
 def test_float16_is_refused(name: str, tmp_path: Path) -> None:
     assert_one_line(fit_toy("--trainer.precision", name, "--runs", tmp_path), 2, name, "overflow", "bf16-mixed")
+
+
+@pytest.mark.parametrize("verb", ["fit", "predict"])
+def test_the_help_says_which_kinds_are_refused(verb: str, tmp_path: Path) -> None:
+    where: tuple[Any, ...] = ()
+    if verb == "predict":
+        assert fit_toy("--runs", tmp_path, "--name=a").status == 0
+        where = ("--checkpoint", tmp_path / "toy" / "a")
+    given = where or ("--domain", "toy")
+    shown = " ".join(run(verb, *given, "--help", application=toy, configs=TOY_CONFIGS).out.split())
+    text = shown[shown.index("--trainer.precision ") :].partition("(type:")[0]
+    assert "16-mixed, 16-true and 16 are refused, as sums of losses overflow in float16" in text
+    accepted, refused = text.split("Of the types listed here")
+    kinds = {"64", "32", "bf16", "64-true", "32-true", "bf16-true", "bf16-mixed"}
+    assert kinds <= set(re.findall(r"[\w-]+", accepted))
+    assert "16-mixed" not in accepted.replace("bf16-mixed", "")
+    known = {str(kind) for group in get_args(_PRECISION_INPUT) for kind in get_args(group)}
+    assert known - kinds <= set(re.findall(r"[\w-]+", refused)) | {"transformer-engine-float16"}

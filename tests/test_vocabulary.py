@@ -12,8 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from suite import vocabulary
 from suite.errors import CheckpointError, DataError, UsageError
-from suite.vocabulary import BOS, EOS, PAD, SPECIALS, UNK, Labels, Level, Tokenizer, normalize
+from suite.vocabulary import BOS, EOS, LONGEST_LEARNED, PAD, SPECIALS, UNK, Labels, Level, Tokenizer, normalize
 
 LEVELS: tuple[Level, ...] = ("bpe", "unigram", "word", "char")
 LINES = [
@@ -326,6 +327,28 @@ def test_thirty_thousand_lines_are_encoded_in_seconds(level: Level):
     start = time.process_time()
     assert len(_SHARED[level].encode_batch(LINES * 6000)) == 30_000
     assert time.process_time() - start < 10
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_word_of_300_000_letters_is_learned_from_in_seconds_and_comes_back(level: Level, capsys):
+    lines = ["ab" * 150_000, "abc ab", "ab" * 1_000]
+    start = time.process_time()
+    tokenizer = trained(level, lines)
+    ids = tokenizer.encode_batch(lines)
+    assert time.process_time() - start < 4
+    assert tokenizer.decode_batch(ids) == lines
+    assert UNK not in ids[0]
+    said = "vocabulary: 2 word(s) of more than 1,000 letters (up to 300,000) are learned from in parts of so many"
+    assert capsys.readouterr().err.count(said) == (level in ("bpe", "unigram"))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_longest_word_and_a_long_text_are_learned_from_as_a_whole(level: Level, monkeypatch, capsys):
+    lines = ["ab" * (LONGEST_LEARNED // 2), " ".join(LINES * 9), "one.two," * LONGEST_LEARNED, "x1" * LONGEST_LEARNED]
+    learned = trained(level, lines).state()
+    assert not capsys.readouterr().err
+    monkeypatch.setattr(vocabulary, "LONGEST_LEARNED", 10**9)
+    assert trained(level, lines).state() == learned
 
 
 def test_labels():

@@ -10,6 +10,7 @@ import pytest
 import soundfile
 import torch
 
+from domains.audio import recordings
 from domains.audio.data import AudioData, WaveBatch
 from domains.audio.mel import MelConfig
 from domains.audio.windows import WaveExamples
@@ -228,7 +229,7 @@ def spoil(path: Path) -> None:
 
 
 def test_what_shows_in_samples_alone_is_looked_for_before_there_is_a_run(tmp_path: Path) -> None:
-    """In whole files of val and test; of those of training at their ends."""
+    """In whole files of every split, at their ends and in the middle."""
     folders = {split: tmp_path / split for split in ("train", "val", "test")}
     for folder in folders.values():
         write_files(folder, count=3)
@@ -237,17 +238,27 @@ def test_what_shows_in_samples_alone_is_looked_for_before_there_is_a_run(tmp_pat
         soundfile.write(path, numpy.random.default_rng(0).uniform(-0.5, 0.5, 30_000), 8000)
         content = path.read_bytes()
         path.write_bytes(content[:place] if place < 0 else content[:place] + bytes(20_000) + content[place + 20_000 :])
+    spoil(folders["train"] / "0.wav")
     spoil(folders["val"] / "1.wav")
     spoil(folders["test"] / "2.wav")
     flags = [word for split, folder in folders.items() for word in (f"--data.{split}", folder)]
     ran = fit(tmp_path, "--data.dataset", "files", *flags)
     named = [f"{split}/{name}" for split, name in (("train", "x.flac"), ("val", "1.wav"), ("test", "x.flac"))]
-    assert_one_line(ran, 1, *named, "test/2.wav: sample 300 is not a finite number")
+    places = [f"{name}.wav: sample 300 is not a finite number" for name in ("train/0", "val/1", "test/2")]
+    assert_one_line(ran, 1, *named, *places)
     assert not (tmp_path / "runs").exists()
 
 
+def no_faults(clips: Any, split: str) -> list[str]:
+    """As for files that are damaged only after they were looked at."""
+    return []
+
+
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_sample_that_is_no_number_stops_the_run_with_its_place(workers: int, tmp_path: Path) -> None:
+def test_a_sample_that_is_no_number_stops_the_run_with_its_place(
+    workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recordings, "find_faults", no_faults)
     for path in write_files(tmp_path / "audio", count=6):
         spoil(path)
     write_files(tmp_path / "good", count=2)

@@ -79,15 +79,15 @@ class FileClip:
         part = found[start - first * self.new : stop - first * self.new]
         return numpy.ascontiguousarray(part)
 
-    def check(self, *, whole: bool) -> None:
-        """Decode the last sample, or all of them, where the header and the size do not vouch for them.
+    def check(self) -> None:
+        """Decode all samples, where the header and the size do not vouch for them.
 
         Raises:
             DataError: as ``read``.
         """
-        if self.sound or not (whole or self.seeks):
+        if self.sound:
             return
-        for start in range(0 if whole else self.own_frames - 1, self.own_frames, _PART):
+        for start in range(0, self.own_frames, _PART):
             self._decode(start, min(start + _PART, self.own_frames))
 
     def _decode(self, start: int, stop: int) -> Samples:
@@ -128,18 +128,6 @@ def open_clips(paths: Sequence[Path], *, rate: int) -> tuple[list[FileClip], lis
         except DataError as error:
             problems.append(str(error))
     return clips, problems
-
-
-def faults(clips: Sequence[Clip], *, whole: bool) -> list[str]:
-    """What ``FileClip.check`` finds in each of those clips that are files."""
-    problems = []
-    for clip in clips:
-        try:
-            if isinstance(clip, FileClip):
-                clip.check(whole=whole)
-        except DataError as error:
-            problems.append(str(error))
-    return problems
 
 
 def _look_at(path: Path) -> tuple[int, int, bool, bool]:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from domains.audio import sample
-from domains.audio.files import ArrayClip, Clip, FileClip, faults, open_clips
+from domains.audio.checking import find_faults
+from domains.audio.files import ArrayClip, Clip, FileClip, open_clips
 from domains.audio.listing import Item, check_choice, choose
 from suite.console import notice
 from suite.errors import DataError, gather
@@ -73,9 +74,9 @@ class Recordings:
                 items = self._chosen(split)
                 clips, bad = self.open_items(items)
                 opened[split] = (items, clips)
-                # Val and test are read as wholes anyway, but test only when there is nothing left to train: a fault
-                # that shows in samples alone is looked for now. In training it shows in the first epoch.
-                problems += bad + faults(clips, whole=split != "train")
+                # All of it is read anyway, but windows of training somewhere in the first epoch, and test when there
+                # is nothing left to train: a fault that shows in samples alone is looked for now.
+                problems += bad + find_faults(clips, split)
         gather(problems, limit=20)
         for split, (items, clips) in opened.items():
             _say_rates(clips, split)

@@ -299,3 +299,18 @@ def test_multi30k_has_its_pairs_in_any_direction(source: Any, target: Any) -> No
         "fr": "Un homme avec un chapeau orange regardant quelque chose.",
     }
     assert data.pairs("test")[0] == (first[source], first[target])
+
+
+@pytest.mark.parametrize(("count", "said"), [(16_382, False), (16_383, True)])
+def test_a_pair_that_may_not_fit_into_memory_is_said(
+    count: int, said: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Outside training every pair is taken whole; the space before it and its end are tokens, too."""
+    table = str(write_csv(tmp_path / "t.csv", PAIRS))
+    long = str(write_csv(tmp_path / "long.csv", [*PAIRS[:3], ("1" * count, "2" * count)]))
+    data = own(table, val=long, test=table)
+    for split in ("train", "val", "test"):
+        data.load(split)
+    parts = f"data: pair 4 of val has {count + 2:,} source and {count + 2:,} target tokens"
+    assert (parts in (heard := capsys.readouterr().err)) == said, heard
+    assert heard.count("GiB") == said

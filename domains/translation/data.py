@@ -24,6 +24,7 @@ Language = Literal["en", "de", "fr"]
 Pair = tuple[str, str]
 _MULTI30K = {"train": "train", "val": "val", "test": "test_2016_flickr"}
 _SAMPLE = {"train": "train", "val": "validation", **{name: name for name in ("test", "test_unseen", "test_deeper")}}
+_MANY_WEIGHTS = 2**28  # of attention, for one pair: 1 GiB in float32
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,7 @@ class TranslationData(SuiteDataModule):
         source, target = self.tokenizers
         examples = PairExamples(self.pairs(split), source=source, target=target)
         if split != "train":
+            _say_longest(examples, split)
             return examples
         kept = examples.within(self.max_length)
         dropped = len(examples.pairs) - len(kept.pairs)
@@ -275,6 +277,21 @@ class TranslationData(SuiteDataModule):
         target, target_lengths = pad_sequences(targets, value=PAD)
         texts, references = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         return PairBatch(source, source_lengths, target, target_lengths - 1, indices, texts, references)
+
+
+def _say_longest(examples: PairExamples, split: str) -> None:
+    """Say that a pair may need more memory than there is: whoever is killed for it could not tell why."""
+    if not len(examples.lengths):
+        return
+    weights = examples.lengths.prod(axis=1)
+    place = int(weights.argmax())
+    target, source = examples.lengths[place].tolist()
+    if weights[place] > _MANY_WEIGHTS:
+        notice(
+            f"data: pair {place + 1} of {split} has {source:,} source and {target:,} target tokens, of which attention "
+            f"weights alone take {weights[place] * 4 / 2**30:,.1f} GiB (max_length holds in training alone): "
+            "leave it out or shorten it if memory does not suffice"
+        )
 
 
 def tokenizers_from(assets: dict[str, Any]) -> tuple[Tokenizer, Tokenizer]:

@@ -25,3 +25,25 @@ assert gc.get_freeze_count() == imported  # what was made since then can still b
 def test_subnormal_numbers_become_zero_and_imports_are_left_alone() -> None:
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
     subprocess.run([sys.executable, "-c", SCRIPT], check=True, env=environment)
+
+
+SEARCHES = """
+import ctypes
+import lightning.pytorch  # has torch ask the driver's library from now on
+import torch
+from suite.process import prepare_process
+prepare_process(threads=1)
+opened, real = [], ctypes.CDLL.__init__
+ctypes.CDLL.__init__ = lambda self, name, *args, **kwargs: (opened.append(name), real(self, name, *args, **kwargs))[1]
+layer = torch.nn.Linear(2, 2)
+optimizer = torch.optim.AdamW(layer.parameters())
+for _ in range(3):
+    layer(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+assert torch.cuda.is_available() or not opened, opened
+"""
+
+
+def test_no_step_looks_for_a_driver_where_there_is_none() -> None:
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    subprocess.run([sys.executable, "-c", SEARCHES], check=True, env=environment)

@@ -4,6 +4,7 @@ A plain jsonargparse parser, not LightningCLI: see docs/architecture.md for the 
 """
 
 import json
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from jsonargparse import ArgumentParser, Namespace
 from suite.config import misfit, plain
 from suite.errors import CheckpointError, UsageError
 from suite.near_names import nearest, unknown_name
-from suite.recipes import check_recipe, check_text
+from suite.recipes import check_given, check_recipe
 from suite.resume import refuse_new_place
 from suite.trainer_settings import check_trainer
 from suite.wording import plain_words
@@ -35,7 +36,7 @@ class SuiteParser(ArgumentParser):
         A group that was given something else than settings is, too.
         """
         self._lines: dict[str, str] = {}  # where names stand in recipes
-        self._check_groups(args[0])
+        self._check_given(args[0])
         try:
             config = super().parse_args(*args, **kwargs)
         except UsageError as error:
@@ -62,18 +63,18 @@ class SuiteParser(ArgumentParser):
         except UnicodeDecodeError as error:
             raise UsageError(f"{path}: not UTF-8 (byte {error.start + 1}): convert it") from None
 
-    def _check_groups(self, words: Sequence[str]) -> None:
-        """Look at what the command line gives for whole groups: a file (``--trainer FILE``), or names with values."""
+    def _check_given(self, words: Sequence[str]) -> None:
+        """Look at what the line gives for whole groups (``--trainer FILE``) and as recipes: a file, or settings."""
         groups = self._groups()
         for word, following in zip(words, [*words, ""][1:], strict=True):
             option, equals, value = word.partition("=")
-            name, text = option.removeprefix("--"), value if equals else following
-            if not option.startswith("--") or name not in groups:
-                continue
-            if text.lstrip().startswith("{"):
-                check_text(text, source=option, groups=groups, group=name)
-            else:
-                self._lines |= check_recipe(Path(text), groups=groups, group=name)
+            name = option.removeprefix("--")
+            text = value if equals else following
+            if option in ("-c", "--config"):
+                if not os.path.isfile(os.path.expanduser(text)):  # parse_path looks at files
+                    check_given(text, option=option, groups=groups)
+            elif option.startswith("--") and name in groups:
+                self._lines |= check_given(text, option=option, groups=groups, group=name)
 
     def _groups(self) -> set[str]:
         """Dotted names of what has settings below it."""

@@ -1,11 +1,12 @@
 """What is wrong with a recipe's own text: nothing in it, a group without settings, a name that stands twice."""
 
+import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import yaml
 
-from suite.errors import UsageError, gather, said_of
+from suite.errors import UsageError, gather
 
 _NULL = "tag:yaml.org,2002:null"
 
@@ -35,6 +36,28 @@ def check_recipe(path: Path, *, groups: Collection[str], group: str = "") -> dic
     return check_text(text, source=path, groups=groups, group=group)
 
 
+def check_given(given: str, *, option: str, groups: Collection[str], group: str = "") -> dict[str, str]:
+    """As ``check_recipe``, for what an ``option`` of the command line is given: a file, or settings themselves.
+
+    Raises:
+        UsageError: all that is wrong, with the file or the option, and lines.
+    """
+    path = os.path.expanduser(given)
+    if os.path.isfile(path):
+        return check_recipe(Path(path), groups=groups, group=group)
+    if not isinstance(_compose(given), yaml.MappingNode):
+        return {}
+    check_text(given, source=option, groups=groups, group=group)
+    return {}  # whoever wrote it has it before them
+
+
+def _compose(text: str) -> yaml.Node | None:
+    try:
+        return yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError:
+        return None
+
+
 def check_text(text: str, *, source: Path | str, groups: Collection[str], group: str = "") -> dict[str, str]:
     """As ``check_recipe``, for the ``text`` of a file, or one that stands on the command line itself.
 
@@ -52,7 +75,8 @@ def check_text(text: str, *, source: Path | str, groups: Collection[str], group:
         raise UsageError(f"{source}: a {what} has names with values ({form}), and this has none")
     lines: dict[str, int] = {}
     places: dict[str, str] = {}
-    problems = []
+    problems: list[str] = []
+    inner: list[str] = []  # of files that this one names
     for name, line, value in _names(root, f"{group}." if group else ""):
         if name in lines:
             where = f"line {line}" if line == lines[name] else f"lines {lines[name]} and {line}"
@@ -65,9 +89,15 @@ def check_text(text: str, *, source: Path | str, groups: Collection[str], group:
                 "write them below it, or leave it out"
             )
         elif name in groups and isinstance(value, yaml.ScalarNode) and isinstance(source, Path):
-            places |= check_recipe(source.parent / value.value, groups=groups, group=name)
-    with said_of(str(source)):
-        gather(problems, error=UsageError)
+            try:
+                inside = source.parent / os.path.expanduser(value.value)
+                places |= check_recipe(inside, groups=groups, group=name)
+            except UsageError as error:
+                inner.append(str(error))
+    gather(
+        [*(f"{source}: {each}" if not number else each for number, each in enumerate(problems)), *inner],
+        error=UsageError,
+    )
     return places
 
 

@@ -109,7 +109,21 @@ def test_a_file_of_a_group_inside_a_group_and_settings_on_the_line_itself_are_lo
     ran = run("fit", "--domain", "text", "--data.vocabulary", file, "--print_config")
     assert_one_line(ran, 2, str(file), "data.vocabulary.size stands twice, on lines 1 and 3")
     assert_one_line(fit_toy("--optim", "{lr: 1, lr: 2}"), 2, "--optim: optim.lr stands twice, on line 1")
+    assert_one_line(
+        fit_toy("--optim", "lr: 1\nname: sgd\nlr: 2"), 2, "--optim: optim.lr stands twice, on lines 1 and 3"
+    )
+    assert_one_line(fit_toy("-c", "{optim: {lr: 1, lr: 2}}"), 2, "-c: optim.lr stands twice, on line 1")
     assert fit_toy("--optim", "{lr: 1}", "--print_config").status == 0
+
+
+def test_files_are_looked_at_however_they_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the home folder, and inside a recipe that has a fault of its own: both are said."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "o.yaml").write_text("lr: 1\nlr: 2\n")
+    (recipe := tmp_path / "recipe.yaml").write_text("seed: 1\noptim: ~/o.yaml\nseed: 2\n")
+    twice = "optim.lr stands twice, on lines 1 and 2"
+    assert_one_line(fit_toy("--optim", "~/o.yaml"), 2, f"{tmp_path}/o.yaml: {twice}")
+    assert_one_line(fit_toy("-c", recipe), 2, f"{recipe}: seed stands twice, on lines 1 and 3", f"o.yaml: {twice}")
 
 
 def test_the_same_name_in_two_items_or_through_an_alias_is_no_double(tmp_path: Path) -> None:

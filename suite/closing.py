@@ -1,5 +1,6 @@
 """How a run ends: the best checkpoint is tested, and a person reads what came out and what to do next."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -80,10 +81,12 @@ def report_outcome(outcome: Outcome, module: SuiteModule, *, folder: Path, mode:
         report(line)
     checkpoint = from_here(outcome.best or folder)
     report("\nNext")
-    python, scripts = (
-        from_here(Path(sys.executable), resolve=False),
-        from_here(Path(__file__).parent.parent / "scripts"),
-    )
-    report(f"  {python} {scripts}/evaluate.py --checkpoint {checkpoint} --output results.jsonl")
-    report(f"  {python} {scripts}/predict.py --checkpoint {checkpoint} {usage}")
-    report(f"  {python} {scripts}/fit.py --domain {domain} --help")
+    report(f"  {command('evaluate', '--checkpoint', checkpoint, '--output', 'results.jsonl')}")
+    report(f"  {command('predict', '--checkpoint', checkpoint)} {usage}")
+    report(f"  {command('fit', '--domain', domain, '--help')}")
+
+
+def command(verb: str, *words: str) -> str:
+    """A command of the suite as it is to be typed here."""
+    python = from_here(Path(sys.executable), resolve=False)
+    return shlex.join([python, from_here(Path(__file__).parent.parent / "scripts" / f"{verb}.py"), *words])

@@ -12,8 +12,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from suite import run_folder
 from suite.checkpoint import RECORD_KEY, make_record, read
 from suite.cli import Domains, peek_task
-from suite.closing import Outcome, report_outcome, test_best
-from suite.console import is_first_process, notice
+from suite.closing import Outcome, command, report_outcome, test_best
+from suite.console import from_here, is_first_process, notice
 from suite.data import SuiteDataModule
 from suite.domain import Domain, Task
 from suite.errors import DataError, UsageError, gather
@@ -212,7 +212,8 @@ def _fit(
         status = 143 if isinstance(stop, SIGTERMException) or stop.code == 143 else 130
         way_on = "a new run: nothing was saved"
         if (folder / run_folder.CHECKPOINTS).is_dir():  # either command goes on with a run that was fine-tuned
-            way_on = f"fit.py --domain {settings['domain']} --task {settings['task']} --resume {folder}"
+            where = ("--domain", settings["domain"], "--task", settings["task"], "--resume", from_here(folder))
+            way_on = command("fit", *where)
         notice(f"{'terminated' if status == 143 else 'interrupted'}: go on with {way_on}")
         raise SystemExit(status) from None
 

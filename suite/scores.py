@@ -1,5 +1,7 @@
 """The score that decides what is best: its value, and what counts as progress in it, wherever a run goes by it."""
 
+import math
+
 from lightning.pytorch import Trainer
 
 from suite.errors import UsageError
@@ -17,7 +19,7 @@ def improves(score: float, best: float, mode: str) -> bool:
 
 
 def has_not_begun(score: float, best: float | None, mode: str) -> bool:
-    """Whether ``score`` says nothing yet: 0 where higher is better, and none before it was above 0.
+    """Whether ``score`` says nothing yet: 0 where higher is better, and none before it was anything else.
 
     Of such figures (BLEU, accuracy, F1) 0 is the worst there is: a model that has not yet begun to score has not
     stopped to improve. Patience and the plateau schedule do not count these validations.
@@ -27,7 +29,7 @@ def has_not_begun(score: float, best: float | None, mode: str) -> bool:
         best: of those before; ``None`` or minus infinity if there is none.
         mode: ``max`` or ``min``.
     """
-    return mode == "max" and score == 0 and not (best is not None and best > 0)
+    return mode == "max" and score == 0 and (best is None or not math.isfinite(best) or best == 0)
 
 
 def monitored(trainer: Trainer, module: SuiteModule) -> float:

@@ -81,7 +81,7 @@ class Tokenizer:
 
         Left out are characters (at level ``word``: words) and merges seen fewer than ``min_frequency`` times.
         ``word`` and ``char`` take the most frequent, ties alphabetically; ``bpe`` and ``unigram`` hold every character
-        left, and say how many words were longer than they learn from as a whole.
+        left, and say how many runs of letters were longer than they learn from as a whole.
         Raises DataError for text without any symbol, UsageError for settings that cannot be, among them a
         ``size`` with no room for the specials and the characters.
         """
@@ -334,8 +334,8 @@ def _in_parts(texts: list[str]) -> list[str]:
             found += [piece[: len(piece) - len(letters)] + parts[0], *parts[1:]]
     if lengths:
         notice(
-            f"vocabulary: {len(lengths):,} word(s) of more than {LONGEST_LEARNED:,} letters (up to {max(lengths):,}) "
-            "are learned from in parts of so many: is there text that lost its spaces?"
+            f"vocabulary: {len(lengths):,} run(s) of more than {LONGEST_LEARNED:,} letters (up to {max(lengths):,}) "
+            "without a space or punctuation are learned from in parts of so many"
         )
     return found
 

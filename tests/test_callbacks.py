@@ -13,6 +13,7 @@ from suite.callbacks import LearningRate
 from suite.early_stopping import EarlyStopping
 from suite.optim import OptimConfig, schedule_factor
 from suite.run_checkpoints import CheckpointPolicy, RunCheckpoints
+from suite.scores import has_not_begun
 from tests.commands import fit_toy
 
 
@@ -193,3 +194,20 @@ def test_patience_begins_to_count_above_zero_where_higher_is_better(
 def test_patience_has_the_state_of_checkpoints_from_before() -> None:
     key = "EarlyStopping{'monitor': 'val/loss', 'mode': 'min'}"
     assert EarlyStopping("val/loss", mode="min").state_key == key
+
+
+@pytest.mark.parametrize(
+    ("score", "best", "mode", "waits"),
+    [
+        (0.0, None, "max", True),
+        (0.0, -math.inf, "max", True),
+        (0.0, 0.0, "max", True),
+        (0.0, 0.3, "max", False),
+        (0.0, -0.5, "max", False),  # of a figure that can be negative 0 is a score like any other
+        (0.1, None, "max", False),
+        (0.0, None, "min", False),
+        (math.nan, None, "max", False),
+    ],
+)
+def test_a_model_that_has_not_begun_to_score(score: float, best: float | None, mode: str, waits: bool) -> None:
+    assert has_not_begun(score, best, mode) == waits

@@ -311,6 +311,6 @@ def test_a_pair_that_may_not_fit_into_memory_is_said(
     data = own(table, val=long, test=table)
     for split in ("train", "val", "test"):
         data.load(split)
-    parts = f"data: pair 4 of val has {count + 2:,} source and {count + 2:,} target tokens"
+    parts = f"data: a pair of val has {count + 2:,} source and {count + 2:,} target tokens"
     assert (parts in (heard := capsys.readouterr().err)) == said, heard
-    assert heard.count("GiB") == said
+    assert heard.count("GiB") == heard.count(f"It begins '{'1' * 40}'") == said

@@ -338,7 +338,7 @@ def test_a_word_of_300_000_letters_is_learned_from_in_seconds_and_comes_back(lev
     assert time.process_time() - start < 4
     assert tokenizer.decode_batch(ids) == lines
     assert UNK not in ids[0]
-    said = "vocabulary: 2 word(s) of more than 1,000 letters (up to 300,000) are learned from in parts of so many"
+    said = "vocabulary: 2 run(s) of more than 1,000 letters (up to 300,000) without a space"
     assert capsys.readouterr().err.count(said) == (level in ("bpe", "unigram"))
 
 

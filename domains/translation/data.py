@@ -25,6 +25,7 @@ Pair = tuple[str, str]
 _MULTI30K = {"train": "train", "val": "val", "test": "test_2016_flickr"}
 _SAMPLE = {"train": "train", "val": "validation", **{name: name for name in ("test", "test_unseen", "test_deeper")}}
 _MANY_WEIGHTS = 2**28  # of attention, for one pair: 1 GiB in float32
+_SHOWN = 40  # characters of a sentence, to find it by
 
 
 @dataclass(frozen=True)
@@ -288,9 +289,9 @@ def _say_longest(examples: PairExamples, split: str) -> None:
     target, source = examples.lengths[place].tolist()
     if weights[place] > _MANY_WEIGHTS:
         notice(
-            f"data: pair {place + 1} of {split} has {source:,} source and {target:,} target tokens, of which attention "
-            f"weights alone take {weights[place] * 4 / 2**30:,.1f} GiB (max_length holds in training alone): "
-            "leave it out or shorten it if memory does not suffice"
+            f"data: a pair of {split} has {source:,} source and {target:,} target tokens, of which attention takes "
+            f"{weights[place] * 4 / 2**30:,.1f} GiB or more (max_length holds in training alone): leave it out or "
+            f"shorten it if memory does not suffice. It begins {examples.pairs[place][0][:_SHOWN]!r}"
         )
 
 

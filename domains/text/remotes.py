@@ -5,8 +5,7 @@ from suite.downloads import Remote, github_url
 _SST2 = ("clairett/pytorch-sentiment-classification", "457ffd83de90a9d6d472d8ffc31bbffe40a8b236")
 _SENTENCES = ("harvardnlp/sent-conv-torch", "656a7ea29de3409aca87bb17935cf93c537527fa")
 _SHAKESPEARE = ("karpathy/char-rnn", "6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e")
-_WIKI_VALID = ("pytorch/examples", "37ce9402ff0cae48d764d7788810fd2ed8238b25")
-_WIKI_TEST = ("pytorch/examples", "cada773327ba94a5970e0d57c17c847d69dbbb8f")
+_WIKI = ("pytorch/examples", "37ce9402ff0cae48d764d7788810fd2ed8238b25")
 REMOTES = {
     "sst2": {
         "train.tsv": Remote(
@@ -55,15 +54,9 @@ REMOTES = {
     },
     "wikitext2": {
         "valid.txt.gz": Remote(
-            github_url(*_WIKI_VALID, "word_language_model/data/wikitext-2/valid.txt"),
+            github_url(*_WIKI, "word_language_model/data/wikitext-2/valid.txt"),
             1121681,
             "f0737ed31fc1329026e95cb8b98e19c2a182c39c240ab909dc31abf2f8af58e8",
-            packed=True,
-        ),
-        "test.txt.gz": Remote(
-            github_url(*_WIKI_TEST, "word_language_model/data/wikitext-2/test.txt"),
-            1256449,
-            "d790b833ef8cf03a90db7bf1271b7520b83c45ce07ba3c1a9699df81e239eca0",
             packed=True,
         ),
     },

@@ -65,22 +65,25 @@ def cached_folder(name: str, *, files: Sequence[str], remotes: Mapping[str, Remo
 
 def _download(name: str, remotes: Mapping[str, Remote], folder: Path) -> None:
     """Download what ``folder`` lacks of ``remotes``, and say so."""
-    missing = _missing(folder, remotes)
-    if not missing:  # another process had the last of them a moment ago
-        return
-    size = sum(remote.size for remote in missing.values())
-    places = ", ".join(sorted({_place(remote.url) for remote in missing.values()}))
-    notice(f"data: {name}: {len(missing)} file(s), {size:,} bytes, are downloaded from {places} to {folder}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _one_at_a_time(folder):
-            for file, remote in _missing(folder, remotes).items():  # others may have had the same wish
+        with _one_at_a_time(name, folder):
+            missing = _missing(folder, remotes)  # and not before: others may have had the same wish
+            _announce(name, missing, folder)
+            for file, remote in missing.items():
                 data = _read(remote)
                 _save(folder / file, gzip.compress(data, mtime=0) if remote.packed else data)
     except OSError as error:
         raise DataError(
             f"{folder} cannot be written ({error.strerror or error}): set SUITE_CACHE_DIR to another folder"
         ) from None
+
+
+def _announce(name: str, missing: Mapping[str, Remote], folder: Path) -> None:
+    if missing:
+        size = sum(remote.size for remote in missing.values())
+        places = ", ".join(sorted({_place(remote.url) for remote in missing.values()}))
+        notice(f"data: {name}: {len(missing)} file(s), {size:,} bytes, are downloaded from {places} to {folder}")
 
 
 def _missing(folder: Path, remotes: Mapping[str, Remote]) -> dict[str, Remote]:
@@ -94,8 +97,8 @@ def _place(url: str) -> str:
 
 
 @contextlib.contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Wait while another process downloads to ``folder``, so that the ranks of a run ask for each file once.
+def _one_at_a_time(name: str, folder: Path) -> Iterator[None]:
+    """Wait while another process downloads to ``folder``, and say so: the ranks of a run ask for each file once.
 
     Where files cannot be locked each downloads its own, which harms nothing.
     """
@@ -103,21 +106,32 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
     try:
         with contextlib.suppress(OSError):
             descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                notice(f"data: {name}: waiting for another process, which downloads to {folder}")
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         if descriptor is not None:
             os.close(descriptor)
 
 
+def _reach(address: tuple[str, int], timeout: float, source_address: tuple[str, int] | None = None) -> socket.socket:
+    """A socket to ``address``: soon, or OSError. ``timeout`` is for what follows: CONNECT of a proxy, TLS, the file."""
+    # The time limit of a socket is for one address, and a host may have eight.
+    each = _CONNECTING / len(socket.getaddrinfo(*address, type=socket.SOCK_STREAM))
+    reached = socket.create_connection(address, each, source_address)
+    reached.settimeout(timeout)
+    return reached
+
+
 class _Connection(http.client.HTTPConnection):
     """Gives up soon where nothing answers, and is patient with what does."""
 
     def connect(self) -> None:
-        # The time limit of a socket is for one address, and a host may have eight.
-        self.timeout = _CONNECTING / len(socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM))
+        self._create_connection = _reach  # an attribute of http.client's own, which is called here alone
         super().connect()
-        self.sock.settimeout(_WAITING)
 
 
 class _SecureConnection(_Connection, http.client.HTTPSConnection):
@@ -139,7 +153,7 @@ def _read(remote: Remote) -> bytes:
     parts = urlsplit(remote.url)
     assert parts.scheme == "https" or parts.hostname == "127.0.0.1", remote.url
     try:
-        with urllib.request.build_opener(_Handler, _SecureHandler).open(remote.url) as response:
+        with urllib.request.build_opener(_Handler, _SecureHandler).open(remote.url, timeout=_WAITING) as response:
             data: bytes = response.read(remote.size + 1)
     except urllib.error.HTTPError as error:
         raise DataError(f"{remote.url}: the answer is {error.code} ({error.reason})") from None

@@ -286,8 +286,10 @@ def test_what_is_stopped_while_writing_leaves_nothing(
 
 
 @pytest.mark.parametrize("locks", [True, False])
-def test_two_at_once(locks: bool, server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One downloads and the other waits; where files cannot be locked, both download, and either file is whole."""
+def test_two_at_once(
+    locks: bool, server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """One downloads, and says so, and the others wait; where files cannot be locked, all do, and each file is whole."""
 
     def no_locks(*args: Any) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
@@ -316,6 +318,7 @@ def test_two_at_once(locks: bool, server: Server, cache: Path, monkeypatch: pyte
     assert not left_over(cache)
     if locks:
         assert set(server.asked.values()) == {1}
+        assert capfd.readouterr().err.count("are downloaded from") == 1
 
 
 def test_a_domain_asks_for_the_files_that_it_needs(

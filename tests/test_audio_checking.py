@@ -1,5 +1,6 @@
 """Files are read from end to end before a run, once for each of their states; a run goes on when they are mended."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def faults(paths: list[Path]) -> list[str]:
     return find_faults(clips, "train")
 
 
-def test_the_same_files_are_read_once_and_changed_ones_again(read: list[str], tmp_path: Path) -> None:
+def test_the_same_files_are_read_once_and_a_changed_one_again(read: list[str], tmp_path: Path) -> None:
     paths = write_files(tmp_path / "audio", count=3)
     every = [path.name for path in paths]
     for expected in (every, []):
@@ -45,21 +46,81 @@ def test_the_same_files_are_read_once_and_changed_ones_again(read: list[str], tm
     spoil(paths[1])
     for _ in range(2):  # what has a fault is never remembered
         assert [fault.partition(": ")[2][:10] for fault in faults(paths)] == ["sample 300"]
-        assert read == every
+        assert read == ["1.wav"]
         read.clear()
     paths[1].write_bytes(whole)
     assert faults(paths) == []
-    assert read == every
+    assert read == ["1.wav"]
 
 
+def test_another_division_of_the_same_files_reads_none_again(read: list[str], tmp_path: Path) -> None:
+    """Such as each fold, another seed or share; one file more is read alone."""
+    paths = write_files(tmp_path / "audio", count=6)
+    assert faults(paths[:3]) == faults(paths[3:5]) == []
+    read.clear()
+    for part in (paths[:1], paths[1:5], paths[4::-1]):
+        assert faults(part) == []
+        assert not read
+    assert faults(paths) == []
+    assert read == ["5.wav"]
+
+
+def test_what_passed_beside_a_fault_is_not_read_again(read: list[str], tmp_path: Path) -> None:
+    paths = write_files(tmp_path / "audio", count=3)
+    spoil(paths[0])
+    assert len(faults(paths)) == 1
+    read.clear()
+    assert len(faults(paths)) == 1
+    assert read == ["0.wav"]
+
+
+def test_several_at_once_remember_all_whatever_stands_there(read: list[str], tmp_path: Path) -> None:
+    place = tmp_path / "cache" / "audio-checked" / "passed.txt"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"\xff\0 of another program, and a line that is cut sho")
+    folders = [write_files(tmp_path / str(number), count=10, size=10) for number in range(4)]
+    clips = [open_clips(paths, rate=8000)[0] for paths in folders]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(find_faults, clips, ["train"] * 4)) == [[]] * 4
+    assert len(read) == 40
+    assert all(faults(paths) == [] for paths in folders)
+    assert len(read) == 40
+
+
+def test_a_file_that_is_gone_is_one_line(read: list[str], tmp_path: Path) -> None:
+    paths = write_files(tmp_path / "audio", count=3)
+    clips, _ = open_clips(paths, rate=8000)
+    paths[1].unlink()
+    assert find_faults(clips, "train") == [f"{paths[1]}: samples 0 to 1000 cannot be decoded (the file is gone)"]
+    long = tmp_path / ("x" * 300 + ".wav")
+    assert open_clips([long, long / "y.wav"], rate=8000)[1] == [
+        f"{long}: no such file",
+        f"{long / 'y.wav'}: cannot be read (File name too long)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cache", "words"),
+    [
+        ("file", "cannot be written (Not a directory)"),
+        ("x" * 300, "cannot be written (File name too long)"),
+        ("~nobody-of-that-name/cache", "no such home folder"),
+    ],
+)
 def test_a_cache_that_cannot_be_written_is_said_and_does_no_harm(
-    read: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    cache: str,
+    words: str,
+    read: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setenv("SUITE_CACHE_DIR", str(tmp_path / "file"))
+    monkeypatch.setenv("SUITE_CACHE_DIR", cache if cache.startswith("~") else str(tmp_path / cache))
     assert faults(write_files(tmp_path / "audio", count=2)) == []
     said = capsys.readouterr().err
-    assert "cannot be written" in said
+    assert words in said
+    assert said.count("\n") == 1
     assert "read again next time" in said
 
 

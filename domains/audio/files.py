@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -94,7 +95,8 @@ class FileClip:
         try:
             mono = _mono(self.path, start, stop) if self.seeks else _whole(self.path)[start:stop]
         except (soundfile.SoundFileError, OSError, RuntimeError) as error:
-            raise DataError(f"{self.path}: samples {start} to {stop} cannot be decoded ({_reason(error)})") from None
+            reason = _reason(error) if os.path.isfile(self.path) else "the file is gone"
+            raise DataError(f"{self.path}: samples {start} to {stop} cannot be decoded ({reason})") from None
         if len(mono) != stop - start:
             raise DataError(
                 f"{self.path}: ends after {start + len(mono)} samples, its header says {self.own_frames}: "
@@ -132,10 +134,17 @@ def open_clips(paths: Sequence[Path], *, rate: int) -> tuple[list[FileClip], lis
 
 def _look_at(path: Path) -> tuple[int, int, bool, bool]:
     """Rate, number of frames, whether samples can be sought, and whether they are whole numbers that are all there."""
-    if not path.is_file():
+    try:
+        return _facts(path)
+    except OSError as error:  # no right to, a name that is too long, gone a moment ago
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def _facts(path: Path) -> tuple[int, int, bool, bool]:
+    if not os.path.isfile(path):  # and not path.is_file(), which raises for a name that is too long
         near = difflib.get_close_matches(path.name, [e.name for e in path.parent.glob("*")], n=1)
         raise DataError(f"{path}: no such file" + (f"; near it is {near[0]}" if near else ""))
-    if path.stat().st_size == 0:
+    if os.path.getsize(path) == 0:
         raise DataError(f"{path}: the file is empty")
     try:
         found = soundfile.info(path)

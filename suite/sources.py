@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, cast, get_args
 
+from suite.console import notice
 from suite.downloads import Remote, cached_folder
 from suite.errors import DataError, SuiteError, UsageError, gather
 
@@ -24,6 +25,7 @@ TableFormat = Literal["csv", "tsv", "jsonl", "parquet"]
 Row = tuple[str, ...]
 _BOM = b"\xef\xbb\xbf"
 _FIELD_LIMIT = 2**31 - 1
+_said: set[str] = set()  # a command may ask for a set once for each of its splits
 
 
 def read_lines(
@@ -127,41 +129,54 @@ def columns_of(path: str | os.PathLike[str]) -> list[str]:
 
 
 def data_folder(
-    name: str, *, files: Sequence[str], wanted: str | None = None, remotes: Mapping[str, Remote] | None = None
+    name: str,
+    *,
+    files: Sequence[str] = (),
+    patterns: Sequence[str] = ("*",),
+    wanted: str | None = None,
+    remotes: Mapping[str, Remote] | None = None,
 ) -> Path:
     """The folder with the ``files`` of a public set: ``$SUITE_DATA_DIR/<name>``, or else one in the cache.
 
+    That the cache is used although ``SUITE_DATA_DIR`` is set is said once: its files may be other ones.
+
     Args:
         name: of the set, and of its folder.
-        files: that are needed; if none is named, a folder that is not empty will do.
+        files: that are needed.
+        patterns: if none is named, a folder will do in which something matches one of these.
         wanted: says which files to put there where their names are not known.
         remotes: what is downloaded where neither folder has ``files``: these and any that are soon needed with them.
 
     Raises:
         DataError: the files are not there and cannot be downloaded; it says which to put where.
     """
-    folder, problem = _given_folder(name, files=files, wanted=wanted or ", ".join(files))
+    folder, problem = _given_folder(name, files=files, patterns=patterns, wanted=wanted or ", ".join(files))
     if problem is None:
         return folder
     if not remotes:
         raise DataError(problem)
     try:
-        return cached_folder(name, files=files, remotes=remotes)
+        folder = cached_folder(name, files=files, remotes=remotes)
     except SuiteError as error:
         raise DataError(f"{problem} (not downloaded: {error})") from None
+    text = f"data: {problem}; until then {folder} is used"
+    if os.environ.get("SUITE_DATA_DIR") and text not in _said:
+        _said.add(text)
+        notice(text)
+    return folder
 
 
-def _given_folder(name: str, *, files: Sequence[str], wanted: str) -> tuple[Path, str | None]:
+def _given_folder(name: str, *, files: Sequence[str], patterns: Sequence[str], wanted: str) -> tuple[Path, str | None]:
     """``$SUITE_DATA_DIR/<name>``, and what is wrong with it."""
     root = os.environ.get("SUITE_DATA_DIR")
     if not root:
         return Path(), f"SUITE_DATA_DIR is not set: point it at the folder in which {name}/ holds {wanted}"
-    folder = Path(root).expanduser() / name
-    if not folder.is_dir():
+    folder = Path(os.path.expanduser(root)) / name
+    if not os.path.isdir(folder):  # os.path takes what may not be looked at for what is not there
         return folder, f"{folder}: no such folder (SUITE_DATA_DIR is {root}); make it and put {wanted} there"
-    if not files and not any(folder.glob("*")):
-        return folder, f"{folder} is empty: put {wanted} there"
-    missing = [file for file in files if not (folder / file).is_file()]
+    if not files and not any(any(folder.glob(pattern)) for pattern in patterns):
+        return folder, f"{folder} has nothing called {' or '.join(patterns)}: put {wanted} there"
+    missing = [file for file in files if not os.path.isfile(folder / file)]
     if missing:
         return folder, f"{folder} lacks {', '.join(missing)}: put the missing files there (needed: {wanted})"
     return folder, None

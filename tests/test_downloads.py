@@ -340,7 +340,9 @@ def test_a_domain_asks_for_the_files_that_it_needs(
     monkeypatch.setitem(audio.REMOTES, "ljspeech", clips)
     assert [item.path for item in list_named("ljspeech")] == [cache.parent / "ljspeech" / name for name in clips]
     assert server.asked == Counter([*rows, "subj.all", *clips, *(name for name in names if ".de." not in name)])
-    assert capfd.readouterr().err.count("\n") == 4
+    said = capfd.readouterr().err
+    assert said.count("are downloaded from") == 4
+    assert said.count("\n") == 5, "and that the clips are an excerpt"
 
 
 def test_a_command_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

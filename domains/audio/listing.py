@@ -16,6 +16,7 @@ from suite.sources import data_folder
 
 _FSDD_NAME = re.compile(r"(\d)_([a-z]+)_(\d+)\.wav")
 _FSDD_TEST, _FSDD_VAL = range(0, 5), range(5, 7)
+_LJ_CLIPS = 13_100  # in LJ Speech 1.1
 
 CONDITIONS = {"sample": ("instrument", "pitch"), "fsdd": ("speaker", "digit"), "ljspeech": ()}
 """The conditions that named sets have."""
@@ -46,13 +47,10 @@ def list_named(dataset: str) -> list[Item]:
 
 def _fsdd() -> list[Item]:
     """Free Spoken Digits: recordings 0 to 4 of each speaker and digit are the test, 5 and 6 the validation split."""
-    wanted = "recordings/DIGIT_SPEAKER_INDEX.wav"
-    folder = data_folder("fsdd", files=[], wanted=wanted) / "recordings"
-    paths = sorted(folder.glob("*.wav")) if folder.is_dir() else []
-    if not paths:
-        raise DataError(f"{folder}: no recordings; put the files DIGIT_SPEAKER_INDEX.wav there")
+    pattern = "recordings/*.wav"
+    folder = data_folder("fsdd", patterns=[pattern], wanted="recordings/DIGIT_SPEAKER_INDEX.wav")
     items = []
-    for path in paths:
+    for path in sorted(folder.glob(pattern)):
         found = _FSDD_NAME.fullmatch(path.name)
         if found is None:
             raise DataError(f"{path}: its name is not DIGIT_SPEAKER_INDEX.wav: move it away")
@@ -63,11 +61,21 @@ def _fsdd() -> list[Item]:
 
 
 def _ljspeech() -> list[Item]:
-    """LJ Speech: the wav files of the folder (or of ``wavs/`` in it); the last tenth is test, the one before val."""
-    folder = data_folder("ljspeech", files=[], wanted="the clips LJ*.wav", remotes=REMOTES["ljspeech"])
-    paths = sorted([*folder.glob("LJ*.wav"), *folder.glob("wavs/LJ*.wav")])
+    """LJ Speech: the wav files of the folder (or of ``wavs/`` in it); the last tenth is test, the one before val.
+
+    Where they are not all, such as those that are downloaded, it is said: the test clips of the first few are training
+    clips of more.
+    """
+    patterns, wanted = ["LJ*.wav", "wavs/LJ*.wav"], "the clips LJ*.wav"
+    folder = data_folder("ljspeech", patterns=patterns, wanted=wanted, remotes=REMOTES["ljspeech"])
+    paths = sorted(path for pattern in patterns for path in folder.glob(pattern))
     if len(paths) < 3:
         raise DataError(f"{folder}: {len(paths)} files LJ*.wav, needed are three or more: put the clips there")
+    if len(paths) < _LJ_CLIPS:
+        notice(
+            f"data: ljspeech: {folder} has {len(paths):,} of the {_LJ_CLIPS:,} clips: for trying the recipe, not for "
+            "figures (what is test here is training data where there are more)"
+        )
     tenth = max(1, len(paths) // 10)
     splits = ["train"] * (len(paths) - 2 * tenth) + ["val"] * tenth + ["test"] * tenth
     return [Item(path, {}, split=split) for path, split in zip(paths, splits, strict=True)]

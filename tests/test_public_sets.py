@@ -1,0 +1,95 @@
+"""Public sets from the folder of data or the cache: which of the two is taken, and what is said of it."""
+
+from pathlib import Path
+
+import pytest
+
+from domains.audio.listing import list_named
+from domains.audio.remotes import REMOTES
+from suite import sources
+from suite.errors import DataError
+from suite.sources import data_folder
+from tests.test_audio_data import write_files
+
+
+@pytest.fixture(autouse=True)
+def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache's folder of LJ Speech with as many clips as are downloaded; no other folder of data."""
+    monkeypatch.setattr(sources, "_said", set())
+    monkeypatch.delenv("SUITE_DATA_DIR", raising=False)
+    monkeypatch.setenv("SUITE_CACHE_DIR", str(tmp_path / "cache"))
+    return clips(tmp_path / "cache" / "data" / "ljspeech", count=26)
+
+
+def clips(folder: Path, *, count: int) -> Path:
+    for number, path in enumerate(write_files(folder, count=count, size=100), start=1):
+        path.rename(folder / f"LJ001-{number:04d}.wav")
+    return folder
+
+
+@pytest.mark.parametrize("given", ["no such folder", "empty", "no clips", "no such home", "too long a name"])
+def test_a_folder_of_data_that_is_set_and_not_used_is_said(
+    given: str, cached: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A slip in its name must not give another set's figures without a word."""
+    root = tmp_path / "given"
+    folder = root / "ljspeech"
+    if given in ("empty", "no clips"):
+        (folder / "wavs").mkdir(parents=True)
+    if given == "no clips":
+        for name in ("metadata.csv", ".DS_Store", "wavs/._LJ001-0001.wav"):
+            (folder / name).touch()
+    if given == "no such home":
+        root = Path("~nobody-of-that-name/data")
+    if given == "too long a name":
+        root = tmp_path / ("x" * 300)
+    monkeypatch.setenv("SUITE_DATA_DIR", str(root))
+    for _ in range(2):  # once in a command, though each split may ask
+        assert {item.path.parent for item in list_named("ljspeech")} == {cached}
+    said = [line for line in capfd.readouterr().err.split("\n") if "SUITE_DATA_DIR" in line or str(root) in line]
+    assert len(said) == 1
+    fault = "has nothing called LJ*.wav or wavs/LJ*.wav" if given in ("empty", "no clips") else "no such folder"
+    assert f"data: {root / 'ljspeech'}" in said[0]
+    assert fault in said[0]
+    assert said[0].endswith(f"; until then {cached} is used")
+
+
+def test_any_of_the_files_will_do_where_their_names_are_not_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SUITE_DATA_DIR", str(tmp_path / "given"))
+    folder = clips(tmp_path / "given" / "ljspeech" / "wavs", count=3)
+    assert {item.path.parent for item in list_named("ljspeech")} == {folder}
+    assert "is used" not in capfd.readouterr().err
+    (tmp_path / "given" / "fsdd" / "recordings").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"fsdd has nothing called recordings/\*\.wav: put .*recordings/DIGIT_SPEAKER"):
+        list_named("fsdd")
+
+
+def test_files_by_name_are_said_too(
+    cached: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SUITE_DATA_DIR", str(tmp_path / "given"))
+    (tmp_path / "given" / "ljspeech").mkdir(parents=True)
+    files = ["LJ001-0001.wav"]
+    assert data_folder("ljspeech", files=files, remotes=REMOTES["ljspeech"]) == cached
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1
+    assert (
+        f"ljspeech lacks LJ001-0001.wav: put the missing files there (needed: LJ001-0001.wav); until then {cached}"
+        in said
+    )
+
+
+@pytest.mark.parametrize(("whole", "lines"), [(27, 1), (26, 0)])
+def test_clips_that_are_not_all_are_for_trying(
+    whole: int, lines: int, cached: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """By the place of a clip among those there are, the excerpt's test is training data of all clips."""
+    monkeypatch.setattr("domains.audio.listing._LJ_CLIPS", whole)
+    for _ in range(2):
+        assert len(list_named("ljspeech")) == 26
+        said = capfd.readouterr().err
+        assert said.count("\n") == lines
+        if lines:
+            assert f"{cached} has 26 of the 27 clips: for trying the recipe, not for figures" in said

@@ -144,6 +144,10 @@ class SuiteDataModule(LightningDataModule):
         lengths = numpy.ascontiguousarray(self.examples("train").lengths, dtype=numpy.int64)
         return hashlib.sha256(repr(lengths.shape).encode() + lengths.tobytes()).hexdigest()
 
+    def is_known_as(self, fingerprint: str) -> bool:
+        """Whether the training data has this ``fingerprint``, or had it where these were made otherwise."""
+        return fingerprint == self.fingerprint()
+
     def loader(self, split: str, *, shuffle: bool, epoch: int = 0, start_batch: int = 0) -> DataLoader[Any]:
         """Batches of a split for this process."""
         examples = self.examples(split)
@@ -239,7 +243,7 @@ class SuiteDataModule(LightningDataModule):
             CheckpointError: other training data, or another number of processes.
         """
         assert self.trainer is not None
-        if state_dict["fingerprint"] != self.fingerprint():
+        if not self.is_known_as(state_dict["fingerprint"]):
             raise CheckpointError("the training data is not what this run began with: restore it, or begin a new run")
         if state_dict["world_size"] != self.trainer.world_size:
             raise CheckpointError(

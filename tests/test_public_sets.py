@@ -1,15 +1,18 @@
 """Public sets from the folder of data or the cache: which of the two is taken, and what is said of it."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
+from domains.audio.data import AudioData
 from domains.audio.listing import list_named
 from domains.audio.remotes import REMOTES
 from suite import sources
 from suite.errors import DataError
 from suite.sources import data_folder
-from tests.test_audio_data import write_files
+from tests.commands import QUIET, run
+from tests.test_audio_data import SMALL, write_files
 
 
 @pytest.fixture(autouse=True)
@@ -93,3 +96,64 @@ def test_clips_that_are_not_all_are_for_trying(
         assert said.count("\n") == lines
         if lines:
             assert f"{cached} has 26 of the 27 clips: for trying the recipe, not for figures" in said
+
+
+def test_a_run_goes_on_where_the_folder_of_its_set_was_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b"):
+        clips(tmp_path / name / "ljspeech", count=4)
+    flags = (*QUIET, *SMALL, "--data.dataset", "ljspeech", "--runs", tmp_path / "runs", "--optim.schedule", "constant")
+    monkeypatch.setenv("SUITE_DATA_DIR", str(tmp_path / "a"))
+    assert run("fit", "--domain", "audio", *flags, "--name", "a").status == 0
+    again = (
+        "fit",
+        "--domain",
+        "audio",
+        *flags,
+        "--trainer.max_steps",
+        2,
+        "--resume",
+        tmp_path / "runs" / "audio" / "a",
+    )
+    monkeypatch.setenv("SUITE_DATA_DIR", str(tmp_path / "b"))
+    longer = tmp_path / "b" / "ljspeech" / "LJ001-0001.wav"
+    sound = longer.read_bytes()
+    longer.write_bytes((tmp_path / "b" / "ljspeech" / "LJ001-0002.wav").read_bytes())
+    ran = run(*again)
+    assert ran.status == 1
+    assert "the training data is not what this run began with" in ran.err
+    longer.write_bytes(sound)
+    ran = run(*again)
+    assert ran.status == 0, ran.err
+    assert "from step 1" in ran.err
+
+
+def test_a_run_that_remembers_whole_paths_goes_on_in_the_same_folder(
+    cached: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = AudioData(dataset="ljspeech")
+    digest = hashlib.sha256()
+    for recording in data.items("train"):
+        clip = recording.clip
+        digest.update(repr((str(cached / Path(clip.name).name), clip.frames, [])).encode())
+        digest.update(clip.read(0, min(256, clip.frames)).tobytes())
+    earlier = digest.hexdigest()
+    name_alone = data.fingerprint()
+    assert name_alone != earlier
+    assert data.is_known_as(earlier)
+    assert data.is_known_as(name_alone)
+    cached.rename(tmp_path / "moved")
+    monkeypatch.setenv("SUITE_DATA_DIR", str(tmp_path / "given"))
+    (tmp_path / "given").mkdir()
+    (tmp_path / "moved").rename(tmp_path / "given" / "ljspeech")
+    moved = AudioData(dataset="ljspeech")
+    assert moved.fingerprint() == name_alone
+    assert not moved.is_known_as(earlier)
+
+
+def test_the_fingerprint_of_own_files_has_their_paths(tmp_path: Path) -> None:
+    """They are a setting of the run, so that other ones are refused anyway."""
+    for name in ("a", "b"):
+        write_files(tmp_path / name, count=4)
+    first, second = (AudioData(dataset="files", train=str(tmp_path / name), held_out=0.25) for name in ("a", "b"))
+    assert first.fingerprint() != second.fingerprint()
+    assert not second.is_known_as(first.fingerprint())

@@ -1,6 +1,7 @@
 """Waveforms: the embedded sample, own folders and manifests, Free Spoken Digits, LJ Speech."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -214,11 +215,20 @@ class AudioData(SuiteDataModule):
         return self.recordings.items(split)
 
     def fingerprint(self) -> str:
+        return self._digest(whole=self.dataset == "files")  # the folder of a named set may be moved
+
+    def is_known_as(self, fingerprint: str) -> bool:
+        # Whole paths counted for named sets too once.
+        return super().is_known_as(fingerprint) or fingerprint == self._digest(whole=True)
+
+    def _digest(self, *, whole: bool) -> str:
+        """Of the training files' beginnings, lengths and conditions, with their ``whole`` paths or their names."""
         digest = hashlib.sha256()
         for recording in self.items("train"):
             clip = recording.clip
+            name = clip.name if whole else os.path.basename(clip.name)
             ends = clip.read(0, min(256, clip.frames)).tobytes()
-            digest.update(repr((clip.name, clip.frames, sorted(recording.conditions.items()))).encode() + ends)
+            digest.update(repr((name, clip.frames, sorted(recording.conditions.items()))).encode() + ends)
         return digest.hexdigest()
 
     def collate(self, examples: list[Any]) -> WaveBatch | GenerationBatch:

@@ -21,7 +21,8 @@ TRAIN = ("train/loss", "train/lr", "train/grad_norm", "train/tokens_per_second")
 VAL = ("val/loss", "val/perplexity", "val/bleu", "val/chrf", "val/exact")
 TEST = tuple(name.replace("val", "test") for name in VAL)
 # Lightning's own advertisements are off by one variable; by the other, processes that it starts find the run folder.
-MAY_CHANGE = {"POSSIBLE_USER_WARNINGS", "SUITE_RUN_FOLDER"}
+# The last is Lightning's own, which is taken back where there is no GPU (``suite.process``).
+MAY_CHANGE = {"POSSIBLE_USER_WARNINGS", "SUITE_RUN_FOLDER", "PYTORCH_NVML_BASED_CUDA_CHECK"}
 
 
 def command(name: str, *more: str, epochs: int = 1) -> list[str]:

@@ -11,6 +11,7 @@ import numpy
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from domains.text import corpora
 from domains.text.data import TextData
@@ -184,6 +185,11 @@ def test_flat_sequences() -> None:
     tokens, lengths = pad_ids([flat[0], flat[1]], value=9, width=3)
     assert tokens.tolist() == [[1, 2, 9], [9, 9, 9]]
     assert lengths.tolist() == [2, 0]
+    for chosen in ([2, 1, 0, 2], [1], []):
+        at_once, each = flat.padded(chosen, value=9), pad_ids([flat[index] for index in chosen], value=9)
+        for mine, other in zip(at_once, each, strict=True):
+            assert torch.equal(mine, other)
+            assert mine.dtype == other.dtype == torch.int64
     assert len(FlatSequences.pack([])) == 0
     assert flat.ids.dtype == numpy.int32
 

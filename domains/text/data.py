@@ -15,7 +15,7 @@ from suite.classification import NO_LABEL, count_labels, encode_labels, label_as
 from suite.console import notice
 from suite.data import SuiteDataModule
 from suite.errors import UsageError
-from suite.flat import FlatSequences, Ids, pad_ids
+from suite.flat import FlatSequences
 from suite.listing import ListingColumns
 from suite.sources import read_lines
 from suite.splits import Division, Splits, check_sources
@@ -34,12 +34,10 @@ class TextBatch(NamedTuple):
 
 
 class TextItem(NamedTuple):
-    """One text."""
+    """A text by its ``number`` among ``examples``: a batch takes what it needs of all its texts at once."""
 
+    examples: "TextExamples"
     number: int
-    ids: Ids
-    label: int
-    text: str
 
 
 class TextExamples:
@@ -53,7 +51,7 @@ class TextExamples:
 
     def fetch(self, index: int, seed: int) -> TextItem:
         """Nothing about a text is random."""
-        return TextItem(index, self.ids[index], self.labels[index], self.texts[index])
+        return TextItem(self, index)
 
 
 class TextData(SuiteDataModule):
@@ -214,9 +212,10 @@ class TextData(SuiteDataModule):
         return read_vectors(self.vectors, self.tokenizer, counts=counts.tolist())
 
     def collate(self, examples: list[TextItem]) -> TextBatch:
-        indices, rows, labels, texts = (list(column) for column in zip(*examples, strict=True))
-        tokens, lengths = pad_ids(rows, value=PAD)
-        return TextBatch(tokens, lengths, tensor(labels), indices, texts)
+        split, numbers = examples[0].examples, [number for _, number in examples]
+        tokens, lengths = split.ids.padded(numbers, value=PAD)
+        labels = tensor([split.labels[number] for number in numbers])
+        return TextBatch(tokens, lengths, labels, numbers, [split.texts[number] for number in numbers])
 
 
 def _texts(name: str) -> list[str]:

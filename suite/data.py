@@ -27,7 +27,8 @@ from suite.sources import read_lines, read_standard_input
 class Examples(Protocol):
     """One split: ``lengths (N, K)`` for bucketing, and ``fetch`` of one example, augmented by its seed alone.
 
-    Where nothing about an example is random, ``draws = False`` spares the seed, which is then 0.
+    Where nothing about an example is random, ``draws = False`` spares the seed, which is then 0; and such examples may
+    ``gather(indices)`` a batch at once, the same that ``collate`` makes of them one by one.
     """
 
     lengths: NDArray[numpy.int64]
@@ -49,6 +50,11 @@ class _KeyedDataset(Dataset[Any]):
     def __getitem__(self, key: Key) -> Any:
         epoch, index = key
         return self.examples.fetch(index, mix(self.seed, epoch, index, "augment") if self.draws else 0)
+
+    def __getitems__(self, keys: Sequence[Key]) -> Any:
+        """What a loader asks for: a finished batch of examples that ``gather`` themselves, else each."""
+        gather = getattr(self.examples, "gather", None)
+        return [self[key] for key in keys] if gather is None else gather([index for _, index in keys])
 
 
 class SuiteDataModule(LightningDataModule):
@@ -165,12 +171,15 @@ class SuiteDataModule(LightningDataModule):
         )
         return self.make_loader(_KeyedDataset(examples, self.seed), sampler)
 
+    def _finish(self, fetched: Any) -> Any:
+        return self.collate(fetched) if isinstance(fetched, list) else fetched
+
     def make_loader(self, dataset: Dataset[Any], sampler: Any) -> DataLoader[Any]:
         """A loader of ``dataset`` that asks for what the batch ``sampler`` yields, in its order."""
         return DataLoader(
             dataset,
             batch_sampler=sampler,
-            collate_fn=self.collate,
+            collate_fn=self._finish,
             num_workers=self.num_workers,
             worker_init_fn=_leave_signals_to_the_run,
             persistent_workers=self.num_workers > 0,

@@ -20,7 +20,7 @@ from domains.text.tokens import VocabularyConfig
 from suite.errors import DataError, UsageError
 from suite.flat import FlatSequences, pad_ids
 from suite.folders import class_files
-from suite.vocabulary import EOS
+from suite.vocabulary import EOS, PAD
 from tests.commands import QUIET, assert_one_line, run
 
 ROWS = [(f"text number {number} , short", "odd" if number % 2 else "even") for number in range(30)]
@@ -175,6 +175,18 @@ def test_folders_by_class(tmp_path: Path) -> None:
     (root / "third").mkdir()
     with pytest.raises(DataError, match=r"third: this class has no file that ends in \.txt"):
         class_files(root, endings=(".txt",))
+
+
+def test_a_batch_holds_what_its_texts_are_one_by_one() -> None:
+    data = TextData(sample_size=40, batch_size=8)
+    examples, batches = data.examples("train"), list(data.loader("train", shuffle=True))
+    assert sorted(index for batch in batches for index in batch.indices) == list(range(40))
+    for batch in batches:
+        rows = [examples.ids[index] for index in batch.indices]  # type: ignore[attr-defined]
+        for mine, other in zip((batch.tokens, batch.lengths), pad_ids(rows, value=PAD), strict=True):
+            assert torch.equal(mine, other)
+        assert batch.labels.tolist() == [examples.labels[index] for index in batch.indices]  # type: ignore[attr-defined]
+        assert batch.inputs == [examples.texts[index] for index in batch.indices]  # type: ignore[attr-defined]
 
 
 def test_flat_sequences() -> None:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy
 from numpy.typing import NDArray
-from torch import Tensor, tensor
+from torch import Tensor, from_numpy
 
 from domains.text import corpora
 from domains.text.listing import DatasetName, Item, TextColumns, list_items, list_named, named_splits
@@ -48,10 +48,17 @@ class TextExamples:
     def __init__(self, ids: FlatSequences, labels: Sequence[int], texts: Sequence[str]) -> None:
         self.ids, self.labels, self.texts = ids, list(labels), list(texts)
         self.lengths: NDArray[numpy.int64] = ids.lengths
+        self._classes = numpy.asarray(self.labels, dtype=numpy.int64)
 
     def fetch(self, index: int, seed: int) -> TextItem:
         """Nothing about a text is random."""
         return TextItem(self, index)
+
+    def gather(self, indices: list[int]) -> TextBatch:
+        """The texts ``indices`` as a batch: one by one they took a quarter of the loading of short texts."""
+        tokens, lengths = self.ids.padded(indices, value=PAD)
+        texts = [self.texts[index] for index in indices]
+        return TextBatch(tokens, lengths, from_numpy(self._classes[indices]), indices, texts)
 
 
 class TextData(SuiteDataModule):
@@ -212,10 +219,7 @@ class TextData(SuiteDataModule):
         return read_vectors(self.vectors, self.tokenizer, counts=counts.tolist())
 
     def collate(self, examples: list[TextItem]) -> TextBatch:
-        split, numbers = examples[0].examples, [number for _, number in examples]
-        tokens, lengths = split.ids.padded(numbers, value=PAD)
-        labels = tensor([split.labels[number] for number in numbers])
-        return TextBatch(tokens, lengths, labels, numbers, [split.texts[number] for number in numbers])
+        return examples[0].examples.gather([item.number for item in examples])
 
 
 def _texts(name: str) -> list[str]:

@@ -31,7 +31,7 @@ from suite.trainer import quiet_libraries
 from suite.verb_parsers import default_recipe
 
 _ENOUGH, _MOST_ROUNDS = 10.0, 20
-"""Seconds of training that each side is measured for at least, and rounds in which it need not be reached."""
+"""Seconds of training that a bare loop is measured for at least, and rounds after which none is added for them."""
 
 
 def suites() -> list[str]:

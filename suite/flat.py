@@ -43,7 +43,7 @@ class FlatSequences:
         return self.ids[self.offsets[index] : self.offsets[index + 1]]
 
     def padded(self, indices: Sequence[int], *, value: int) -> tuple[Tensor, Tensor]:
-        """Sequences ``indices`` as ``pad_ids`` has them, gathered at once: a third of the time for short ones."""
+        """Sequences ``indices`` as ``pad_ids`` has them, gathered at once."""
         rows = numpy.asarray(indices, dtype=numpy.int64)
         starts = self.offsets[rows]
         lengths = self.offsets[rows + 1] - starts

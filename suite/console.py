@@ -61,3 +61,11 @@ def from_here(path: Path, *, resolve: bool = True) -> str:
     """
     absolute, here = (path.resolve(), Path.cwd().resolve()) if resolve else (path.absolute(), Path.cwd())
     return str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)
+
+
+_ESCAPES = {ord(character): repr(character)[1:-1] for character in "\t\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"}
+
+
+def one_line(text: str) -> str:
+    """``text`` with tabs and every kind of line break escaped as in Python, so that it fits one field of one line."""
+    return text.translate(_ESCAPES)

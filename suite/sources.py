@@ -307,8 +307,14 @@ def _need_columns(path: Path, columns: Row, present: Sequence[str]) -> None:
     )
 
 
+def extension_of(path: str | os.PathLike[str]) -> str:
+    """The extension in lower case, ``.gz`` with the one before it: ``.csv``, ``.csv.gz``, or an empty string."""
+    suffixes = [suffix.lower() for suffix in Path(path).suffixes]
+    return "".join(suffixes[-2:] if suffixes[-1:] == [".gz"] else suffixes[-1:])
+
+
 def _table_ending(path: Path) -> TableFormat | None:
-    ending = "".join(path.suffixes[-2:] if path.suffix == ".gz" else path.suffixes[-1:])
+    ending = extension_of(path)
     for name in get_args(TableFormat):
         if ending == f".{name}" or (ending == f".{name}.gz" and name != "parquet"):
             return cast(TableFormat, name)

@@ -1,15 +1,74 @@
 """Files sorted into folders: ``<root>/<class>/<file>``, or ``<root>/<split>/<class>/<file>``."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from suite.console import notice, one_line
 from suite.errors import DataError, gather
 from suite.splits import SPLITS
+
+_NAMED = 3  # files that a message names
+_Inode = tuple[int, int]
 
 
 def is_hidden(path: Path, root: Path) -> bool:
     """Whether a name on the way from ``root`` to ``path`` begins with a dot: what systems and tools leave behind."""
     return any(part.startswith(".") for part in path.relative_to(root).parts)
+
+
+def files_below(root: Path) -> list[Path]:
+    """Files below ``root``, sorted; links to files and folders are followed, and hidden names are passed over.
+
+    Links that lead nowhere or in a circle, and devices, are counted and named in a notice.
+
+    Raises:
+        DataError: a folder that cannot be read.
+    """
+    found: list[Path] = []
+    lost: list[str] = []
+    _collect(root, (), set(), found, lost)
+    _report_lost(root, lost)
+    return sorted(found)
+
+
+def _collect(folder: Path, above: tuple[_Inode, ...], linked: set[_Inode], found: list[Path], lost: list[str]) -> None:
+    """Add the files in ``folder`` to ``found``, and what is none to ``lost``.
+
+    ``above`` has the folders around it; ``linked`` those that were reached by a link, each of which is entered once.
+    """
+    try:
+        state = folder.stat()
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(f"{folder}: the folder cannot be read ({error.strerror})") from None
+    own = (state.st_dev, state.st_ino)
+    if own in above or (folder.is_symlink() and own in linked):
+        lost.append(str(folder))
+        return
+    if folder.is_symlink():
+        linked.add(own)
+    for entry in entries:
+        path = folder / entry.name
+        if entry.name.startswith("."):
+            continue
+        if path.is_dir():
+            _collect(path, (*above, own), linked, found, lost)
+        elif path.is_file():
+            found.append(path)
+        else:
+            lost.append(str(path))
+
+
+def _report_lost(root: Path, lost: list[str]) -> None:
+    if lost:
+        named = ", ".join(sorted(lost)[:_NAMED]) + (", ..." if len(lost) > _NAMED else "")
+        notice(
+            one_line(
+                f"data: {root}: {len(lost):,} links or devices are left out, because they lead to no file, in a "
+                f"circle, or to a folder that another link leads to ({named})"
+            )
+        )
 
 
 def split_folders(root: Path) -> dict[str | None, Path]:

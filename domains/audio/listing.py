@@ -173,7 +173,7 @@ def _use_once(source: Path, placed: Sequence[tuple[str, Item]]) -> list[Item]:
             )
     gather(problems)
     if again:
-        notice(f"data: {source}: {again:,} entries name a file that an earlier one names; each file is used once")
+        notice(f"data: {source}: entries that repeat the file of an earlier one: {again:,}; each file is used once")
     return [item for _, item in seen.values()]
 
 

@@ -58,7 +58,7 @@ def encode(format: str, *, subtype: str | None = None, rate: int = RATE, samples
 def decode_av(content: bytes | Path) -> Floats:
     """All samples ``(n, channels)`` by FFmpeg."""
     found = []
-    with av.open(io.BytesIO(content) if isinstance(content, bytes) else str(content)) as container:
+    with av.open(io.BytesIO(content) if isinstance(content, bytes) else str(content), mode="r") as container:
         for frame in container.decode(audio=0):
             values = frame.to_ndarray()
             if not frame.format.is_planar:

@@ -159,6 +159,7 @@ WAVES = {
     "a chunk behind": wave_header(len(RAW)) + RAW + LIST,
     "a chunk behind that is cut": wave_header(len(RAW)) + RAW + chunk(b"LIST", b"INFO", size=400),
     "tags behind": wave_header(len(RAW)) + RAW + ID3V1,
+    "a tag before": ID3 + wave_header(len(RAW)) + RAW,
     "zeros behind": wave_header(len(RAW)) + RAW + bytes(300),
     "big endian": wave_header(len(RAW), order=">") + pcm(order=">"),
 }
@@ -319,6 +320,7 @@ def test_compressed_files_that_are_refused(name: str, tmp_path: Path) -> None:
     [
         (b"".join([FIRST, *REST[:-1]]), "no end mark: a recorded stream, or cut short between two pages"),
         (without_tag(MP3)[:-50], "its last frame lacks 50 bytes and is left out"),
+        (without_tag(MP3) + b"\xff\xf3", "a few bytes behind its last frame are left out"),
     ],
 )
 def test_an_end_that_may_be_missing_is_reported(

@@ -65,7 +65,7 @@ def _sound_blocks(path: Path, part: Part, channels: int) -> Iterator[Samples]:
 
 
 def _av_blocks(path: Path, part: Part) -> Iterator[Samples]:
-    with open_view(path, part) as view, av.open(view, format="mp3") as container:
+    with open_view(path, part) as view, av.open(view, mode="r", format="mp3") as container:
         waiting: list[Samples] = []
         for frame in container.decode(audio=0):
             waiting.append(_floats(frame))

@@ -137,10 +137,9 @@ class FileClip:
 
     def _decode(self, start: int, stop: int) -> Samples:
         try:
-            state = file_state(self.path)
-            if state != self.state and not self.layout.seeks:
+            if not self.layout.is_plain and (state := file_state(self.path)) != self.state:
                 self._look_again(state)
-            mono = read_mono(self.path, self.layout, start, stop, state=state)
+            mono = read_mono(self.path, self.layout, start, stop, state=self.state)
         except DECODER_ERRORS as error:
             raise self._undecodable(start, stop, error) from None
         if len(mono) != stop - start:

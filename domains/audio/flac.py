@@ -15,6 +15,7 @@ from suite.errors import DataError
 _MARK = b"fLaC"
 _INFO_SIZE = 34
 _RATES = (0, 88200, 176400, 192000, 8000, 16000, 22050, 24000, 32000, 44100, 48000, 96000)
+_BITS = (0, 8, 12, 3, 16, 20, 24, 32)  # of a sample, by code; 0 is that of the header, 3 is no size
 _TAIL = 2**16  # bytes at the end in which the last frame is looked for first
 
 
@@ -25,6 +26,7 @@ class _Info(NamedTuple):
     block: int
     rate: int
     channels: int
+    bits: int
     total: int
     frames_start: int
 
@@ -49,7 +51,7 @@ def read_flac(path: Path, data: Any, *, start: int) -> Layout:
         stop = _audio_end(data, info, following)
         frames = _count(path, data, info, stop)
         known = info.total == frames and begin == 0
-        parts.append(_part(data, info, begin, len(data) if known and len(starts) == 1 else stop, frames))
+        parts.append(_part(data, info, begin, -1 if known and len(starts) == 1 else stop, frames))
         infos.append(info)
     kinds = {(info.rate, info.channels) for info in infos}
     if len(kinds) > 1:
@@ -83,8 +85,8 @@ def _read_info(path: Path, data: Any, start: int) -> _Info:
     if len(content) < _INFO_SIZE or place > len(data):
         raise DataError(f"{path}: its FLAC header is cut short or damaged; fetch it again")
     packed = int.from_bytes(content[10:18], "big")
-    rate, channels, total = packed >> 44, (packed >> 41 & 7) + 1, packed & (2**36 - 1)
-    return _Info(bytes(content), int.from_bytes(content[:2], "big"), rate, channels, total, place)
+    rate, channels, bits = packed >> 44, (packed >> 41 & 7) + 1, (packed >> 36 & 31) + 1
+    return _Info(bytes(content), int.from_bytes(content[:2], "big"), rate, channels, bits, packed & (2**36 - 1), place)
 
 
 def _part(data: Any, info: _Info, begin: int, stop: int, frames: int) -> Part:
@@ -166,6 +168,8 @@ def _frame_at(data: Any, info: _Info, place: int) -> _Frame | None:
     if block_code == 0 or rate_code == 15 or channel_code > 10 or channels != info.channels:
         return None
     if 0 < rate_code < len(_RATES) and _RATES[rate_code] != info.rate:
+        return None
+    if _BITS[head[3] >> 1 & 7] not in (0, info.bits):
         return None
     number, at = _coded_number(head, 4)
     if number is None:

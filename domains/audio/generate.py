@@ -17,7 +17,7 @@ from domains.audio.mel import MelConfig, mel_frames
 from domains.audio.network import WaveNet
 from domains.audio.requests import Request
 from suite.console import is_first_process
-from suite.errors import DataError
+from suite.errors import DataError, SuiteError
 from suite.mu_law import mu_law_decode, mu_law_encode
 
 _PART = 2048  # steps from one write to the next
@@ -41,7 +41,7 @@ def generate_files(
     for group in groups.values():
         try:
             _generate_group(network, assets, group, device=device)
-        except DataError as error:
+        except SuiteError as error:
             if not group[0].isolated:
                 raise
             problems |= {request.number: str(error) for request in group}

@@ -3,6 +3,7 @@
 import difflib
 import mmap
 import os
+import struct
 from pathlib import Path
 
 import av
@@ -47,7 +48,7 @@ def _look_at(path: Path) -> Layout:
     with path.open("rb") as file:
         header = read_header(path, file, size)
         if header is not None:
-            layout = _uncompressed(path, header, size)
+            layout = _plain_pcm(header) or _uncompressed(path, header)
         else:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 layout = _compressed(path, data, size)
@@ -69,6 +70,11 @@ def _missing(path: Path) -> str:
 
 def _compressed(path: Path, data: mmap.mmap, size: int) -> Layout:
     start = skip_tags(data, 0, size)
+    if start and data[start : start + 4] in (b"RIFF", b"RIFX", b"RF64"):
+        with open_view(path, Part(b"", start, size, -1)) as file:
+            header = read_header(path, file, size - start)
+        if header is not None and header.fmt:
+            return _uncompressed(path, header._replace(start=header.start + start, regular=False))
     if data[start : start + 4] == b"fLaC":
         layout = read_flac(path, data, start=start)
         for part in layout.parts:
@@ -117,10 +123,20 @@ def _check_same(path: Path, part: Part, layout: Layout) -> int:
     return int(found.frames)
 
 
-def _uncompressed(path: Path, header: Header, size: int) -> Layout:
+def _plain_pcm(header: Header) -> Layout | None:
+    """The layout of the most usual files by their header alone, as sets may have many of them."""
+    if not header.fmt or not header.regular or header.order != "little":
+        return None
+    tag, channels, rate, _, block, bits = struct.unpack("<HHIIHH", header.fmt[:16])
+    if tag != 1 or bits not in (8, 16, 24, 32) or block != channels * bits // 8:
+        return None
+    return Layout(rate, channels, "integer", True, True, (Part(b"", 0, -1, header.frames),), header.notes)
+
+
+def _uncompressed(path: Path, header: Header) -> Layout:
     if header.length == 0:
         raise DataError(f"{path}: no samples in it")
-    part = Part(b"", 0, size, -1)
+    part = Part(b"", 0, -1, -1)
     if header.fmt and not header.regular:
         part = Part(clean_wave_header(header), header.start, header.start + header.length, -1)
     found = _open(path, part)
@@ -131,7 +147,7 @@ def _uncompressed(path: Path, header: Header, size: int) -> Layout:
     wanted = by_size if header.frames < 0 else header.frames
     if wanted is not None and not found.frames == wanted == (by_size or wanted):
         if header.fmt and not part.prefix and header.frames == by_size:
-            return _uncompressed(path, header._replace(regular=False), size)
+            return _uncompressed(path, header._replace(regular=False))
         raise DataError(
             f"{path}: {wanted} samples by its header, {by_size} by its size, {found.frames} by the decoder: convert it "
             "again"
@@ -162,7 +178,7 @@ def open_sound(path: Path, part: Part) -> soundfile.SoundFile:
     Raises:
         SoundFileError, OSError: it cannot be.
     """
-    if not part.prefix and part.start == 0 and part.stop == os.path.getsize(path):
+    if part.stop < 0:
         return soundfile.SoundFile(path)
     return soundfile.SoundFile(open_view(path, part))
 

@@ -75,7 +75,8 @@ def read_mpeg(path: Path, data: Any, *, start: int, first: int) -> Layout:
                 "convert it again"
             )
         if run.announced == run.frames:
-            parts.append(Part(b"", run.start, run.stop, run.frames * spf))
+            as_it_is = run.start == 0 and run.stop == len(data)
+            parts.append(Part(b"", run.start, -1 if as_it_is else run.stop, run.frames * spf))
         elif run.frames:
             parts.append(Part(b"", run.audio_start, run.stop, run.frames * spf, "av"))
     rate, channels_ = next(iter(kinds), (0, 0))
@@ -97,7 +98,10 @@ def _read_runs(
             if after == place and data[place : place + 3] == b"TAG" and _head(data, place + 128):
                 after = place + 128  # of a file that another one was joined to
             if after == place:
-                if is_zero(data, place, size) or size - place < 4:
+                if is_zero(data, place, size):
+                    break
+                if size - place < 4:
+                    notes.append("a few bytes behind its last frame are left out: it may be cut short")
                     break
                 raise DataError(f"{path}: byte {place}: no MPEG frame where one is due: it is damaged; fetch it again")
             place = after

@@ -64,7 +64,7 @@ def read_ogg(path: Path, data: Any, *, start: int) -> tuple[list[Part], list[str
     if len(links) > 1:
         notes.append(f"{len(links)} joined streams")
     if len(links) == 1 and start == 0:
-        return [Part(b"", 0, len(data), -1)], notes
+        return [Part(b"", 0, -1, -1)], notes
     return [Part(b"", link.start, link.stop, -1) for link in links], notes
 
 

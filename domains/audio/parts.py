@@ -12,6 +12,7 @@ Decoder = Literal["sndfile", "av"]
 class Part(NamedTuple):
     """The bytes ``prefix``, then bytes ``start`` to ``stop`` of the file: ``frames`` samples of each channel.
 
+    A ``stop`` of -1 is a file that the decoder opens by its name, as it is.
     A prefix replaces a header that the decoder would take at its word although it is known to be wrong.
     """
 
@@ -46,6 +47,11 @@ class Layout(NamedTuple):
     @property
     def frames(self) -> int:
         return sum(part.frames for part in self.parts)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the decoder opens the file by its name for each stretch: nothing is known of an earlier state."""
+        return self.seeks and self.parts[0].stop < 0
 
     def to_json(self) -> list[Any]:
         """Plain lists, which ``layout_from_json`` takes back."""

@@ -168,7 +168,8 @@ def _walk(file: IO[bytes], place: int, size: int, order: Order) -> tuple[list[_C
 
 
 def _chunk_at(file: IO[bytes], place: int, order: Order) -> _Chunk:
-    file.seek(place)
+    if file.tell() != place:
+        file.seek(place)
     head = file.read(8)
     return _Chunk(head[:4], place + 8, int.from_bytes(head[4:], order))
 

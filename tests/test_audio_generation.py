@@ -12,6 +12,7 @@ import soundfile
 
 from domains.audio import engines, generate
 from suite import kernels, samples
+from suite.errors import DataError
 from suite.kernels import AVAILABLE
 from suite.tiles import LANES
 from tests.commands import QUIET, Ran, assert_one_line, run, shared
@@ -309,7 +310,7 @@ def test_manifests_that_are_refused(rows: Any, flags: Any, words: str, tmp_path:
     assert words in ran.err
 
 
-@pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", "same"])
+@pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", "same", "x" * 300])
 def test_names_of_outputs(name: str, tmp_path: Path) -> None:
     manifest = write_manifest(tmp_path / "wanted.csv", [{"output": name}, {"output": "same"}, {"output": "good"}])
     ran = predict(tmp_path / "out", manifest, "--seconds", 0.01)
@@ -345,3 +346,26 @@ def test_many_spectra_of_which_one_is_bad(form: str, tmp_path: Path) -> None:
 def test_a_prime_in_the_range_of_integers_is_refused(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", numpy.arange(-500.0, 500.0), 8000, subtype="FLOAT")
     assert_one_line(predict(tmp_path / "out", "--prime", tmp_path / "a.wav"), 1, "a.wav", "integer range?")
+
+
+def test_a_request_that_fails_late_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a file cannot be renamed, and where a recording is damaged after it was checked."""
+    (tmp_path / "out" / "a.wav").mkdir(parents=True)
+    manifest = write_manifest(tmp_path / "wanted.csv", [{"output": "a"}, {"output": "b"}])
+    ran = predict(tmp_path / "out", manifest, "--seconds", 0.01, "--overwrite")
+    assert ran.status == 1
+    assert ["cannot be written" in line for line in ran.lines] == [True, False]
+    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["a.wav", "b.wav"]
+    paths = write_files(tmp_path / "in", count=3)
+    open_clip = generate.open_clip
+
+    def open_some(path: Path, *, rate: int) -> Any:
+        if path == paths[1]:
+            raise DataError(f"{path}: damaged")
+        return open_clip(path, rate=rate)
+
+    monkeypatch.setattr(generate, "open_clip", open_some)
+    ran = predict(tmp_path / "copies", "--mel_from", tmp_path / "in", name="mel")
+    assert ran.status == 1
+    assert ["damaged" in line for line in ran.lines] == [False, True, False]
+    assert [path.name for path in sorted((tmp_path / "copies").iterdir())] == ["0000.wav", "0002.wav"]

@@ -40,7 +40,7 @@ def generate_files(
             groups.setdefault((request.prime, request.mel_from), []).append(request)
     for group in groups.values():
         try:
-            _generate_group(network, assets, group, device=device)
+            problems |= _generate_group(network, assets, group, device=device)
         except SuiteError as error:
             if not group[0].isolated:
                 raise
@@ -64,8 +64,8 @@ def _result(request: Request, problem: str | None, *, rate: int) -> dict[str, An
 
 def _generate_group(
     network: WaveNet, assets: dict[str, Any], requests: Sequence[Request], *, device: torch.device
-) -> None:
-    """Write the files of requests that differ in length, conditions and draws.
+) -> dict[int, str]:
+    """Write the files of requests that differ in length, conditions and draws; why some isolated ones are not there.
 
     Raises:
         DataError: a file that cannot be read or written.
@@ -79,7 +79,7 @@ def _generate_group(
         _prime(engine, open_clip(first.prime, rate=rate), network, streams=len(requests), classes=assets["classes"])
     source = None if first.mel_from is None else open_clip(first.mel_from, rate=rate)
     sources = [numpy.random.Generator(numpy.random.PCG64(request.draws)) for request in requests]
-    steps = max(request.steps for request in requests)
+    steps, problems = max(request.steps for request in requests), dict[int, str]()
     with contextlib.ExitStack() as stack:
         # Under another name until they are whole: an error leaves what was there before.
         parts = [request.path.with_name(f".{request.path.name}.part") for request in requests]
@@ -95,7 +95,13 @@ def _generate_group(
                 _write(file, waves[: max(0, request.steps - begin), number], request.path)
         for file, part, request in zip(files, parts, requests, strict=True):
             file.close()
-            _rename(part, request.path)
+            try:
+                _rename(part, request.path)
+            except DataError as error:
+                if not request.isolated:
+                    raise
+                problems[request.number] = str(error)
+    return problems
 
 
 def generate_waves(network: WaveNet, conditions: Tensor, local: Tensor | None, *, steps: int, seed: int) -> Tensor:

@@ -19,6 +19,7 @@ from suite.labels import clean_name
 from suite.seeding import mix
 
 Engine = Literal["auto", "kernel", "torch"]
+_LONGEST_NAME = 240  # bytes; systems take 255, and an unfinished file has a longer name
 
 
 class Request(NamedTuple):
@@ -232,7 +233,7 @@ def _file_name(name: str) -> str:
 
 
 def _check_name(name: str, counts: Counter[str]) -> None:
-    if Path(name).name != name or name.startswith("."):
+    if Path(name).name != name or name.startswith(".") or "\0" in name or len(name.encode()) > _LONGEST_NAME:
         raise DataError(f"output is {name!r}, allowed is the name of a file in --output, without a folder")
     if counts[_file_name(name)] > 1:
         raise DataError(f"output is {name!r} in {counts[_file_name(name)]} rows: give each file another name")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from domains.audio.files import Clip, FileClip
 from domains.audio.levels import describe
 from domains.audio.remembered import key_of, recall, remember
-from suite.console import notice
+from suite.console import notice, one_line
 from suite.errors import DataError
 
 _LONG = 2**28  # samples, of which even the fastest format takes most of a minute
@@ -28,10 +28,10 @@ def check_files(files: Sequence[FileClip], split: str) -> dict[str, str]:
     but no fault is reported: samples that will be clipped, channels that cancel, joined streams.
     """
     doubtful = [clip for clip in files if not clip.is_vouched]
-    known = recall() if doubtful else {}
+    known = recall()
     left = []
     for clip in doubtful:
-        found = known.get(key_of(clip.path) or "")
+        found = known.get(key_of(clip.path))
         if not found or not clip.take(found):
             left.append(clip)
     samples = sum(clip.own_frames for clip in left)
@@ -56,13 +56,13 @@ def check_files(files: Sequence[FileClip], split: str) -> dict[str, str]:
 def _report(files: Sequence[FileClip], split: str) -> None:
     levels = [(clip.name, clip.levels) for clip in files if clip.levels is not None]
     for line in describe(levels, total=len(files), split=split):
-        notice(line)
+        notice(one_line(line))
     notes: dict[str, list[str]] = defaultdict(list)
     for clip in files:
         for note in clip.layout.notes:
             notes[note].append(clip.name)
     for note, names in list(notes.items())[:20]:
         more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
-        notice(f"data: {split}: {names[0]}{more}: {note}")
+        notice(one_line(f"data: {split}: {names[0]}{more}: {note}"))
     if len(notes) > 20:
         notice(f"data: {split}: {len(notes) - 20:,} more kinds of notes on files")

@@ -178,7 +178,7 @@ def open_clips(paths: Sequence[Path], *, rate: int) -> tuple[list[FileClip], lis
     clips, problems = [], []
     for path in paths:
         try:
-            clips.append(FileClip(path, rate=rate, known=known.get(key_of(path) or "") if known else None))
+            clips.append(FileClip(path, rate=rate, known=known.get(key_of(path))))
         except DataError as error:
             problems.append(str(error))
     return clips, problems
@@ -190,7 +190,7 @@ def open_clip(path: Path, *, rate: int) -> FileClip:
     Raises:
         DataError: as ``FileClip``.
     """
-    return FileClip(path, rate=rate, known=recall().get(key_of(path) or ""))
+    return FileClip(path, rate=rate, known=recall().get(key_of(path)))
 
 
 def _state_of(path: Path) -> list[int]:

@@ -15,7 +15,27 @@ from suite.console import notice
 from suite.errors import SuiteError
 
 _FORMAT = 3
-_tables: dict[Path, tuple[list[int], dict[str, Any]]] = {}
+
+
+class Known:
+    """What is remembered, by key; each line is parsed when it is asked for, as there may be a million of them."""
+
+    def __init__(self, text: str = "") -> None:
+        pairs = (line.partition(" ") for line in text.split("\n"))
+        self._lines = {key: value for key, _, value in pairs if len(key) == 32 and value}
+
+    def get(self, key: str | None) -> dict[str, Any] | None:
+        """What was found under a key; ``None`` for nothing, and for a line that was cut short."""
+        if key not in self._lines:
+            return None
+        try:
+            found = json.loads(self._lines[key])
+        except ValueError:
+            return None
+        return found if isinstance(found, dict) else None
+
+
+_tables: dict[Path, tuple[list[int], Known]] = {}
 
 
 def key_of(path: Path) -> str | None:
@@ -27,17 +47,17 @@ def key_of(path: Path) -> str | None:
     return hashlib.sha256(json.dumps(state).encode()).hexdigest()[:32]
 
 
-def recall() -> Mapping[str, Any]:
-    """What is remembered, by key; nothing where it cannot be read."""
+def recall() -> Known:
+    """What is remembered; nothing where it cannot be read."""
     place = _place()
     if place is None:
-        return {}
+        return Known()
     try:
         state = file_state(place)
         if place not in _tables or _tables[place][0] != state:
-            _tables[place] = state, _parse(place.read_text(encoding="utf-8", errors="replace"))
+            _tables[place] = state, Known(place.read_text(encoding="utf-8", errors="replace"))
     except OSError:
-        return {}
+        return Known()
     return _tables[place][1]
 
 
@@ -55,19 +75,6 @@ def remember(found: Mapping[str, Any]) -> None:
             file.write(lines.encode("utf-8"))
     except OSError as error:
         notice(f"data: {place.parent}: cannot be written ({error.strerror}): these files are read again next time")
-
-
-def _parse(text: str) -> dict[str, Any]:
-    """The lines that are whole; one that was cut short is no file's."""
-    found = {}
-    for line in text.split("\n"):
-        key, _, value = line.partition(" ")
-        if len(key) == 32 and value:
-            try:
-                found[key] = json.loads(value)
-            except ValueError:
-                continue
-    return found
 
 
 def _place(*, told: bool = False) -> Path | None:

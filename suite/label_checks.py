@@ -36,8 +36,8 @@ def check_classes(counts: Mapping[str, int], *, where: str) -> None:
         )
     if len(names) == total >= FEWEST:
         raise DataError(
-            f"{where}: each of the {total} examples has a label of its own, such as {shown}. Is this a column of ids? "
-            "Name the column of classes with --data.label_column"
+            f"{where}: each of the {total} examples has a label of its own, such as {shown}; is this a column of ids "
+            "or amounts? Name the column of classes with --data.label_column"
         )
     if _are_measurements(names):
         notice_once(

@@ -92,11 +92,7 @@ def read_entries(
     splits: list[str | None] = [None] * len(rows)
     if split:
         splits = [_MEANT.get(value.casefold()) if value else None for value in cells[split]]
-        problems += [
-            f"{path}, {table.unit} {number}: {split} is {value!r}, allowed are {', '.join(SPLITS)}"
-            for (number, _), value, meant in zip(rows, cells[split], splits, strict=True)
-            if value and meant is None
-        ]
+        problems += _unknown_splits(table, split, cells[split], [number for number, _ in rows])
     gather(problems)
     if group:
         _report_groups(path, group, groups, named=group != _GROUP)
@@ -133,6 +129,17 @@ def _empty(
     return problems
 
 
+def _unknown_splits(table: Table, column: str, values: Sequence[str], numbers: Sequence[int]) -> list[str]:
+    places: dict[str, list[int]] = {}
+    for number, value in zip(numbers, values, strict=True):
+        if value and value.casefold() not in _MEANT:
+            places.setdefault(value, []).append(number)
+    return [
+        f"{table.path}: {column} is {value!r} in {listed(found, unit=table.unit)}, allowed are {', '.join(SPLITS)}"
+        for value, found in places.items()
+    ]
+
+
 def _report_groups(path: Path, column: str, groups: Sequence[str | None], *, named: bool) -> None:
     """Report a column of groups: always if the user may not know of it, else only what is odd about it."""
     counts = Counter(group for group in groups if group is not None)
@@ -152,8 +159,10 @@ def _report_groups(path: Path, column: str, groups: Sequence[str | None], *, nam
 def _report_splits(path: Path, column: str, spelt: Sequence[str], *, named: bool) -> None:
     """Report a column of splits in the same way, and which spellings are read as which split."""
     counts = Counter(_MEANT[value.casefold()] for value in spelt if value)
-    others = dict.fromkeys(value for value in spelt if value and value not in SPLITS)
-    parts = [f"{value!r} in column {column!r} is read as {_MEANT[value.casefold()]}" for value in others]
+    others: dict[str, list[str]] = {}
+    for value in dict.fromkeys(value for value in spelt if value and value not in SPLITS):
+        others.setdefault(_MEANT[value.casefold()], []).append(repr(value))
+    parts = [f"{', '.join(values)} in column {column!r} read as {split}" for split, values in others.items()]
     if not named and counts:
         found = ", ".join(f"{split} {counts[split]}" for split in SPLITS if counts[split])
         parts.insert(

@@ -279,7 +279,7 @@ def test_what_is_wrong_with_a_manifest(tmp_path: Path) -> None:
         own(manifest, conditions=["speaker"]).items("train")
     rows[2]["who"], rows[3]["path"] = "", "audio/none.wav"
     write_manifest(manifest, rows)
-    with pytest.raises(DataError, match="row 3: who is empty"):
+    with pytest.raises(DataError, match="have no value in column 'who'"):
         own(manifest, conditions=["who"]).items("train")
     with pytest.raises(DataError, match=r"none\.wav: no such file"):
         _ = own(manifest).assets

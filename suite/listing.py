@@ -107,7 +107,13 @@ def _role(table: Table, name: str | None, columns: Sequence[str]) -> str | None:
     if name not in (_GROUP, _SPLIT):
         return name
     taken = {clean_name(column) for column in columns}
-    return name if table.has(name) and clean_name(name) not in taken else None
+    if table.has(name):
+        return name if name not in taken else None
+    for near in {*map(clean_name, table.columns)} - taken:
+        if near.casefold() == name:
+            flag = f"--data.{name}_column"
+            notice_once(f"data: {table.path}: column {near!r} is not used; to use it, set {flag} {near}")
+    return None
 
 
 def _roles(group: str | None, split: str | None) -> list[tuple[str, str]]:
@@ -141,19 +147,20 @@ def _unknown_splits(table: Table, column: str, values: Sequence[str], numbers: S
 
 
 def _report_groups(path: Path, column: str, groups: Sequence[str | None], *, named: bool) -> None:
-    """Report a column of groups: always if the user may not know of it, else only what is odd about it."""
+    """Report a column of groups that the user may not know of, and groups that look like a missing value."""
     counts = Counter(group for group in groups if group is not None)
-    missing = [(name, count) for name, count in counts.items() if looks_missing(name)]
-    odd = [f"group {name!r} ({count} rows) looks like a missing value" for name, count in missing]
     if not named and counts:
         alone = f" ({groups.count(None)} rows without one stand alone)" if None in groups else ""
-        odd.insert(
-            0,
-            f"each of the {len(counts)} groups in column {column!r} stays whole in one split{alone}; to ignore the "
-            "column, set --data.group_column null",
+        notice_once(
+            f"data: {path}: each of the {len(counts)} groups in column {column!r} stays whole in one split{alone}; to "
+            "ignore the column, set --data.group_column null",
+            key=f"groups in column {column!r}",  # not again for a file of another split
         )
-    if odd:
-        notice_once(f"data: {path}: {'; '.join(odd)}")
+    for name, count in counts.items():
+        if looks_missing(name):
+            notice_once(
+                f"data: {path}: group {name!r} ({count} rows) looks like a missing value; it is kept as a group"
+            )
 
 
 def _report_splits(path: Path, column: str, spelt: Sequence[str], *, named: bool) -> None:

@@ -86,8 +86,8 @@ def test_continuous_numbers_are_refused(digits: int) -> None:
 
 
 def test_ids_are_refused() -> None:
-    with pytest.raises(DataError, match=r"each of the 12 examples has a label of its own.*--data\.label_column"):
-        check_classes({f"user {number}": 1 for number in range(12)}, where="x")
+    with pytest.raises(DataError, match=r"each of the 24 examples has a label of its own.*--data\.label_column"):
+        check_classes({f"user {number}": 1 for number in range(24)}, where="x")
 
 
 GOOD = [
@@ -115,6 +115,7 @@ def test_good_labels_pass_in_silence(counts: dict[str, int], capfd: pytest.Captu
         ({"Pos": 3, "pos": 4, "x": 2}, "differ only in case or spaces: 'Pos' and 'pos'; they stay different classes"),
         ({"New York": 3, "New\u00a0York": 4}, "differ only in case or spaces"),
         ({**{f"c{number}": 1 for number in range(9)}, "d": 5}, "9 of 10 classes have a single example"),
+        ({f"{number}": 1 for number in range(12)}, "each of the 12 examples has a label of its own"),
         ({f"{number / 4}": 5 for number in range(30)}, "30 labels are mostly numbers with decimals"),
     ],
 )  # fmt: skip

@@ -1,6 +1,5 @@
 """Odd tables and labels of ``tests/odd_inputs`` and more of their kinds: the right rows and labels, or one error."""
 
-import gzip
 import json
 import random
 from collections import Counter
@@ -16,8 +15,8 @@ from domains.text.data import TextData
 from domains.text.language_data import LanguageData
 from domains.text.language_model import LanguageModule
 from suite.console import forget_notices
-from suite.errors import DataError, SuiteError, UsageError
-from suite.tables import columns_of, read_table
+from suite.errors import DataError, UsageError
+from suite.tables import read_table
 from tests.commands import QUIET, ROOT, assert_one_line, run
 
 ODD = ROOT / "tests" / "odd_inputs"
@@ -169,6 +168,14 @@ def test_the_use_of_a_group_column_is_reported_once(tmp_path: Path) -> None:
     assert {item.group for item in data_of(path, group_column=None).items("all")} == {None}
 
 
+def test_a_column_in_another_case_is_not_used_and_reported(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    rows = [(*row, "test") for row in zip(TEXTS, LABELS, strict=True)]
+    path = write_csv(tmp_path / "t.csv", rows, header="text,label,Split")
+    assert {item.split for item in data_of(path).items("all")} == {None}
+    assert "column 'Split' is not used" in capfd.readouterr().err
+    assert {item.split for item in data_of(path, split_column="Split").items("test")} == {"test"}
+
+
 def test_a_group_column_of_another_role_is_no_group(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "t.csv", zip(TEXTS, LABELS, strict=True), header="text,group")
     data = data_of(path, label_column="group")
@@ -221,34 +228,6 @@ def test_a_semicolon_is_named_and_can_be_set(tmp_path: Path) -> None:
     assert fit(path, tmp_path, "--data.delimiter", ";").status == 0
 
 
-@pytest.mark.parametrize(
-    ("name", "separator", "flag"),
-    [("t.csv", "\t", "\\t"), ("t.csv", "|", "|"), ("t.tsv", ",", ","), ("t.tsv", ";", ";"), ("t.csv", ";", ";")],
-)
-def test_other_delimiters(name: str, separator: str, flag: str, tmp_path: Path) -> None:
-    rows = list(zip(TEXTS, LABELS, strict=True))
-    path = write_csv(tmp_path / name, rows, header=f"text{separator}label", separator=separator)
-    with pytest.raises(DataError) as caught:
-        rows_of(path)
-    assert f"set --data.delimiter '{flag}'" in str(caught.value)
-    assert rows_of(path, delimiter=flag) == Counter(rows)
-    assert LanguageData(dataset="files", train=str(path), delimiter=flag)._texts(str(path)) == TEXTS
-    quoted = [(f'"{text}{separator} ""so"""', label) for text, label in rows]
-    write_csv(path, quoted, header=f'"text"{separator}"label"', separator=separator)
-    assert rows_of(path, delimiter=flag) == Counter((f'{text}{separator} "so"', label) for text, label in rows)
-    with pytest.raises(DataError, match=r"set --data\.delimiter"):
-        rows_of(path)
-
-
-def test_delimiters_that_mean_nothing(tmp_path: Path) -> None:
-    path = write_csv(tmp_path / "t.csv", zip(TEXTS, LABELS, strict=True))
-    for delimiter in ("||", "x", "", '"'):
-        with pytest.raises(UsageError, match=r"data\.delimiter must be a single character"):
-            data_of(path, delimiter=delimiter)
-    with pytest.raises(UsageError, match=r"data\.delimiter is for \.csv and \.tsv files"):
-        data_of(tmp_path / "t.parquet", delimiter=";")
-
-
 def test_a_repeated_key_is_an_error_with_its_line(tmp_path: Path) -> None:
     ran = fit(ODD / "text-tables" / "dupkeys.jsonl", tmp_path)
     assert_one_line(ran, 1, "dupkeys.jsonl, line 1: the key 'label' is there 2 times", "and 115 more")
@@ -282,35 +261,6 @@ def test_tables_are_no_prose_in_a_vocabulary(tmp_path: Path) -> None:
         data_of(path, vocabulary_texts=[str(tmp_path / "x.json")]).make_assets()
 
 
-@pytest.mark.parametrize(
-    ("header", "problem"),
-    [
-        (
-            "Text,Label",
-            r"'text' is missing; there are Text, Label; did you mean 'Text'\? Name it with --data.text_columns",
-        ),
-        ("text,stars", r"'label' is missing; there are text, stars; name another with --data\.label_column"),
-        ("text,label,label ", r"'label' is there more than once \(spelt 'label', 'label '\).*--data\.label_column"),
-        ("review 0 of a film,a", r"the first row looks like data: write a header above it"),
-        ("sep=,", r"the first line is a note for Excel: remove it"),
-    ],
-)
-def test_columns_that_are_missing(header: str, problem: str, tmp_path: Path) -> None:
-    rows = [(text, label, label)[: header.count(",") + 1] for text, label in zip(TEXTS, LABELS, strict=True)]
-    with pytest.raises(DataError, match=problem) as caught:
-        rows_of(write_csv(tmp_path / "t.csv", rows, header=header))
-    assert "\n" not in str(caught.value)
-
-
-def test_headers_are_cleaned_and_flags_too(tmp_path: Path) -> None:
-    rows = list(zip(TEXTS, LABELS, strict=True))
-    path = write_csv(tmp_path / "t.csv", rows, header="\ufeff text ,cate\u0301gorie\u00a0")
-    assert rows_of(path, label_column=" cat\u00e9gorie") == Counter(rows)
-    assert columns_of(path) == ["text ", "cate\u0301gorie\u00a0"] or columns_of(path)[1] == "cate\u0301gorie\u00a0"
-    parquet = write_parquet(tmp_path / "t.parquet", **{"text ": TEXTS, " label": LABELS})
-    assert rows_of(parquet) == Counter(rows)
-
-
 def test_the_same_text_with_two_labels_is_reported(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     rows = [("one text", "a"), ("one text", "b"), *zip(TEXTS, LABELS, strict=True)]
     test = write_csv(tmp_path / "test.csv", rows[:4])
@@ -337,52 +287,3 @@ def test_numbers_that_are_measurements_are_refused(tmp_path: Path) -> None:
     assert data_of(floats).assets["labels"] == ["1.0", "2.0", "3.5"]
     across = data_of(path, val=str(floats), test=str(floats))
     assert across.examples("val").labels == [[0, 1, 2][number % 3] for number in range(60)]  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize("extension", [".csv", ".tsv", ".jsonl"])
-def test_empty_lines_are_skipped_and_counted(extension: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    rows = list(zip(TEXTS, LABELS, strict=True))
-    if extension == ".jsonl":
-        lines = [json.dumps({"text": text, "label": label}) for text, label in rows]
-    else:
-        separator = "," if extension == ".csv" else "\t"
-        lines = [separator.join(row) for row in [("text", "label"), *rows]]
-    (tmp_path / f"t{extension}").write_text("\n".join([*lines[:9], "", *lines[9:]]) + "\n\n")
-    assert rows_of(tmp_path / f"t{extension}") == Counter(rows)
-    assert f"2 empty line(s) skipped (lines 10, {len(lines) + 2})" in capfd.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "problem"),
-    [
-        ("a.csv", "text,label\nx,a\ntext,label\ny,b\n", r"a\.csv, line 3: the header again"),
-        ("b.csv", "text,label\nx,a\n\ufefftext,label\ny,b\n", r"b\.csv, line 3: the header again"),
-        ("c.tsv", "text\tlabel\rx\ta\ry\tb\r", r"c\.tsv: the lines end in CR only"),
-        ("d.jsonl", '[{"text": "x"},\n{"text": "y"}]', r"d\.jsonl: the file is one JSON array"),
-        ("e.jsonl", '{\n "text": "x"\n}\n{\n "text": "y"\n}\n', r"e\.jsonl: its objects go over several lines"),
-        ("f.csv", 'text,label\n"x\ny",a\nz\n', r"f\.csv, line 4: 1 fields where the header has 2"),
-        ("g.tsv", '"text"\t"label"\n"x"\t"a"\n', r"names are in quotes.*set --data\.delimiter '\\t'"),
-    ],
-)  # fmt: skip
-def test_tables_that_are_refused(name: str, content: str, problem: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_bytes(content.encode())
-    with pytest.raises(SuiteError, match=problem) as caught:
-        rows_of(tmp_path / name)
-    assert "\n" not in str(caught.value)
-
-
-def test_quotes_in_tab_separated_tables_are_reported(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    rows = [(f'"{text} ""x"""', label) for text, label in zip(TEXTS, LABELS, strict=True)]
-    path = write_csv(tmp_path / "t.tsv", rows, header="text\tlabel", separator="\t")
-    assert rows_of(path) == Counter(rows)
-    assert "60 field(s) begin and end with a quote (lines 2, 3, 4, 5, 6 and 55 more)" in capfd.readouterr().err
-    assert rows_of(path, delimiter="tab")[(f'{TEXTS[0]} "x"', "a")] == 1
-
-
-def test_gzip_in_any_case(tmp_path: Path) -> None:
-    rows = list(zip(TEXTS, LABELS, strict=True))
-    content = write_csv(tmp_path / "t.csv", rows).read_bytes()
-    (tmp_path / "T.CSV.GZ").write_bytes(gzip.compress(content))
-    assert rows_of(tmp_path / "T.CSV.GZ") == Counter(rows)
-    (tmp_path / "t.ndjson").write_text("\n".join(json.dumps({"text": text, "label": label}) for text, label in rows))
-    assert rows_of(tmp_path / "t.ndjson") == Counter(rows)

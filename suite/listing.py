@@ -10,16 +10,10 @@ from suite.console import notice_once
 from suite.delimited import listed
 from suite.errors import UsageError, gather
 from suite.labels import clean_name, clean_names, looks_missing
-from suite.splits import SPLITS
+from suite.splits import SPLITS, split_of
 from suite.tables import Table, open_table
 
 _GROUP, _SPLIT = "group", "split"
-_SPELLINGS = {
-    "train": ("train", "training", "trn"),
-    "val": ("val", "valid", "validation", "dev", "development"),
-    "test": ("test", "testing", "tst"),
-}
-_MEANT = {spelling: split for split, spellings in _SPELLINGS.items() for spelling in spellings}
 
 
 @dataclass(frozen=True)
@@ -91,7 +85,7 @@ def read_entries(
     groups = [value or None for value in cells[group]] if group else [None] * len(rows)
     splits: list[str | None] = [None] * len(rows)
     if split:
-        splits = [_MEANT.get(value.casefold()) if value else None for value in cells[split]]
+        splits = [split_of(value) for value in cells[split]]
         problems += _unknown_splits(table, split, cells[split], [number for number, _ in rows])
     gather(problems)
     if group:
@@ -138,7 +132,7 @@ def _empty(
 def _unknown_splits(table: Table, column: str, values: Sequence[str], numbers: Sequence[int]) -> list[str]:
     places: dict[str, list[int]] = {}
     for number, value in zip(numbers, values, strict=True):
-        if value and value.casefold() not in _MEANT:
+        if value and split_of(value) is None:
             places.setdefault(value, []).append(number)
     return [
         f"{table.path}: {column} is {value!r} in {listed(found, unit=table.unit)}, allowed are {', '.join(SPLITS)}"
@@ -165,10 +159,10 @@ def _report_groups(path: Path, column: str, groups: Sequence[str | None], *, nam
 
 def _report_splits(path: Path, column: str, spelt: Sequence[str], *, named: bool) -> None:
     """Report a column of splits in the same way, and which spellings are read as which split."""
-    counts = Counter(_MEANT[value.casefold()] for value in spelt if value)
-    others: dict[str, list[str]] = {}
+    counts = Counter(map(split_of, filter(None, spelt)))
+    others: dict[str | None, list[str]] = {}
     for value in dict.fromkeys(value for value in spelt if value and value not in SPLITS):
-        others.setdefault(_MEANT[value.casefold()], []).append(repr(value))
+        others.setdefault(split_of(value), []).append(repr(value))
     parts = [f"{', '.join(values)} in column {column!r} read as {split}" for split, values in others.items()]
     if not named and counts:
         found = ", ".join(f"{split} {counts[split]}" for split in SPLITS if counts[split])

@@ -157,5 +157,14 @@ def test_folders_of_splits(tmp_path: Path) -> None:
     (tmp_path / "bus").mkdir()
     with pytest.raises(DataError, match=r"beside train, test there are bus"):
         split_folders(tmp_path)
+    (tmp_path / "bus").rename(tmp_path / "Validation")
+    assert split_folders(tmp_path) == {
+        "train": tmp_path / "train", "val": tmp_path / "Validation", "test": tmp_path / "test"
+    }  # fmt: skip
+    (tmp_path / "dev").mkdir()
+    with pytest.raises(DataError, match=r"Validation and dev are both val: join them"):
+        split_folders(tmp_path)
+    (tmp_path / "dev").rmdir()
+    (tmp_path / "Validation").rename(tmp_path / "bus")
     (tmp_path / "test").rmdir()
     assert split_folders(tmp_path) == {None: tmp_path}, "a class of trains"

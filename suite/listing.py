@@ -11,7 +11,8 @@ from suite.delimited import listed
 from suite.errors import UsageError, gather
 from suite.labels import clean_name, clean_names, looks_missing
 from suite.splits import SPLITS, split_of
-from suite.tables import Table, open_table
+from suite.table_readers import Table
+from suite.tables import open_table
 
 _GROUP, _SPLIT = "group", "split"
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from suite.console import forget_notices
 from suite.errors import DataError, UsageError
 from suite.folders import split_folders
 from suite.folds import hold_out_parts
@@ -130,18 +131,25 @@ def test_files_and_names_of_data_sets_go_together() -> None:
         check("files", train="x", test="y", folds=3)
 
 
-def test_tables_with_groups_and_splits(tmp_path: Path) -> None:
+def test_tables_with_groups_and_splits(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    forget_notices()
     path = tmp_path / "list.csv"
     path.write_text("path,split,group,more\nx,val,g,1\ny,, ,2\n")
     plain = read_entries(path, columns=["path"], listing=ListingColumns())
+    assert capfd.readouterr().err.count("--data.") == 2, "the use of both columns is reported"
+    forget_notices()
+    assert read_entries(path, columns=["path"], listing=ListingColumns(known=True)) == plain
+    assert not capfd.readouterr().err
     assert plain == [Entry(1, ("x",), "g", "val"), Entry(2, ("y",), None, None)]
     without = read_entries(path, columns=["more", "path"], listing=ListingColumns(None, None))
     assert without == [Entry(1, ("1", "x"), None, None), Entry(2, ("2", "y"), None, None)]
     assert read_entries(path, columns=["path"], listing=ListingColumns("more", None))[1].group == "2"
     with pytest.raises(DataError, match=r"'source' is missing; there are path, split, group, more"):
         read_entries(path, columns=["path"], listing=ListingColumns("source"))
-    path.write_text("path,split\n ,val\nx,dev\n")
-    with pytest.raises(DataError, match=r"row 1: path is empty; .*row 2: split is 'dev', allowed are train, val, test"):
+    path.write_text("path,split\n ,val\nx,eval\n")
+    with pytest.raises(
+        DataError, match=r"1 of 2 rows have no value in column 'path' \(line 2\).*split is 'eval' in line 3, allowed"
+    ):
         read_entries(path, columns=["path"], listing=ListingColumns(), filled=["path"])
     with pytest.raises(UsageError, match=r"data.split_column is for tables, and .* is a folder"):
         ListingColumns(split="part").refuse_for(tmp_path)
@@ -155,5 +163,14 @@ def test_folders_of_splits(tmp_path: Path) -> None:
     (tmp_path / "bus").mkdir()
     with pytest.raises(DataError, match=r"beside train, test there are bus"):
         split_folders(tmp_path)
+    (tmp_path / "bus").rename(tmp_path / "Validation")
+    assert split_folders(tmp_path) == {
+        "train": tmp_path / "train", "val": tmp_path / "Validation", "test": tmp_path / "test"
+    }  # fmt: skip
+    (tmp_path / "dev").mkdir()
+    with pytest.raises(DataError, match=r"Validation and dev are both val: join them"):
+        split_folders(tmp_path)
+    (tmp_path / "dev").rmdir()
+    (tmp_path / "Validation").rename(tmp_path / "bus")
     (tmp_path / "test").rmdir()
     assert split_folders(tmp_path) == {None: tmp_path}, "a class of trains"

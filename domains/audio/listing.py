@@ -99,25 +99,13 @@ def list_items(source: str, *, conditions: Sequence[str], path_column: str, list
         listing.refuse_for(path)
         return _list_folder(path, conditions)
     columns, finder = [path_column, *conditions], _Finder()
-    placed, values = [], [Counter[str]() for _ in conditions]
-    for entry in read_entries(path, columns=columns, listing=listing, filled=columns):
-        for counter, value in zip(values, entry.values[1:], strict=True):
-            counter[value] += 1
-        known = dict(zip(conditions, map(clean_name, entry.values[1:]), strict=True))
+    flags = {**dict.fromkeys(conditions, "--data.conditions"), path_column: "--data.path_column"}
+    placed = []
+    for entry in read_entries(path, columns=columns, listing=listing, filled=columns, names=conditions, flags=flags):
         file = finder.find(path.parent / Path(entry.values[0]).expanduser())
+        known = dict(zip(conditions, entry.values[1:], strict=True))
         placed.append((f"row {entry.row}", Item(file, known, entry.group, entry.split)))
-    _report_spellings(path, conditions, values)
     return _use_once(path, placed)
-
-
-def _report_spellings(path: Path, conditions: Sequence[str], values: Sequence[Counter[str]]) -> None:
-    for name, counter in zip(conditions, values, strict=True):
-        changed = [value for value in counter if clean_name(value) != value]
-        if changed:
-            notice(
-                f"data: {path}: {sum(counter[value] for value in changed):,} values of {name} are taken without white "
-                f"space at their ends and in Unicode NFC (first {changed[0]!r})"
-            )
 
 
 class _Finder:

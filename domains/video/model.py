@@ -15,7 +15,7 @@ from domains.video.images import ImageBatch
 from domains.video.network import ClipClassifier, HeadConfig, HeadKind, ImageClassifier, StreamsKind
 from domains.video.weights import OWN, load_weights
 from suite.classification import ClassificationModule, ClassWeights, Scores
-from suite.console import notice
+from suite.console import notice, one_line
 from suite.errors import UsageError
 from suite.optim import OptimConfig
 from suite.pooling import PoolingKind
@@ -100,17 +100,22 @@ class FrameModule(ClassificationModule):
     def predict_step(self, batch: Any, batch_index: int) -> list[dict[str, Any]]:
         results = super().predict_step(batch, batch_index)
         return [
-            result if problem is None else {"index": result["index"], "input": result["input"], "error": problem}
-            for result, problem in zip(results, batch.problems, strict=True)
+            {
+                **{"index": result["index"], **({} if row_id is None else {"id": row_id}), "input": result["input"]},
+                **(result if problem is None else {"error": problem}),
+            }
+            for result, problem, row_id in zip(
+                results, batch.problems, batch.row_ids or [None] * len(results), strict=True
+            )
         ]
 
     @staticmethod
     def lines(result: dict[str, Any]) -> list[str]:
         """File, label and probability with tabs between them; or file, ``error`` and the reason."""
-        name = " ".join(result["input"].split())
+        name = one_line(result["input"])
         if "error" in result:
-            return [f"{name}\terror\t{result['error']}"]
-        return [f"{name}\t{result['label']}\t{result['probabilities'][result['label']]:.4f}"]
+            return [f"{name}\terror\t{one_line(result['error'])}"]
+        return [f"{name}\t{one_line(result['label'])}\t{result['probabilities'][result['label']]:.4f}"]
 
     def titles(self, batch: Any) -> list[str]:
         """What is true and what the model says, for each row of a figure."""
@@ -174,7 +179,7 @@ class ClipModule(FrameModule):
     def clip_scores(self, batch: ClipBatch) -> Scores:
         """Logits and attention of each clip ``(B * K)`` by itself."""
         frames = batch.frames
-        if not frames.size(1):  # nothing but files that cannot be read
+        if isinstance(frames, Tensor) and not frames.size(1):  # nothing but files that cannot be read
             frames = frames.new_zeros(frames.size(0), 1, *frames.shape[2:])
         scores: Scores = self.network(frames, batch.lengths)
         return scores
@@ -193,7 +198,7 @@ class ClipModule(FrameModule):
     @torch.no_grad()
     def sample_figure(self, batch: ClipBatch) -> Figure:
         """Film strips with the attention over frames."""
-        clips = len(batch.frames) // len(batch.labels)
+        clips = len(batch.lengths) // len(batch.labels)
         weights = self.score(batch).weights
         return film_strips(batch.frames[::clips], batch.lengths[::clips], titles=self.titles(batch), weights=weights)
 

@@ -23,12 +23,14 @@ class Layout(NamedTuple):
     """How a file ends.
 
     ``missing`` bytes are announced and not there; ``left_over`` bytes stand behind the end of the video. ``problem`` is
-    a reason to refuse the file.
+    a reason to refuse the file. ``streamed`` if the program that wrote it never completed the header, whose number of
+    frames and duration are then guesses.
     """
 
     missing: int = 0
     left_over: int = 0
     problem: str | None = None
+    streamed: bool = False
 
 
 def missing_bytes(path: Path) -> int:
@@ -119,12 +121,26 @@ def _riff(file: BinaryIO, size: int) -> Layout:
         if header[:4] != b"RIFF" or len(header) < 12:
             return Layout(left_over=size - position)
         if length in _UNKNOWN_SIZES:
-            return Layout()
+            return _streamed_riff(file, size, position + 12)
         end = position + 8 + length
         if end > size:
             return Layout(missing=end - size)
         position = end + length % 2
     return Layout()
+
+
+def _streamed_riff(file: BinaryIO, size: int, position: int) -> Layout:
+    """The chunks from ``position`` on, inside and after the list of frames, whose own length is unknown too."""
+    while position + 8 <= size:
+        file.seek(position)
+        kind, length = file.read(4), int.from_bytes(file.read(4), "little")
+        if not _is_name(kind):
+            return Layout(left_over=size - position, streamed=True)
+        if kind == b"LIST" and file.read(4) == b"movi":
+            position += 12
+            continue
+        position += 8 + length + length % 2
+    return Layout(missing=max(position - size - 1, 0), streamed=True)
 
 
 def _matroska(file: BinaryIO, size: int) -> Layout:

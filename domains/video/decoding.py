@@ -78,10 +78,12 @@ def decode_into(
             without the file's name.
     """
     notes = [] if notes is None else notes
-    _check_layout(path, notes)
+    streamed = _check_layout(path, notes)
     try:
         with _open(path) as container:
-            return _decode(append, container, notes, size=size, fit=fit, stream=stream, max_frames=max_frames)
+            return _decode(
+                append, container, notes, size=size, fit=fit, stream=stream, max_frames=max_frames, streamed=streamed
+            )
     except av.FFmpegError as error:
         raise DataError(f"damaged, or not a video ({error.strerror})") from None
     except SuiteError:
@@ -90,7 +92,8 @@ def decode_into(
         raise DataError(f"damaged, or not a video ({one_line(str(error))})") from None
 
 
-def _check_layout(path: Path, notes: list[str]) -> None:
+def _check_layout(path: Path, notes: list[str]) -> bool:
+    """Refuse a file that is not whole by its own structure; gives whether its header was never completed."""
     if not path.is_file():
         raise DataError("no such file" if not path.exists() else "a folder or device where a file is needed")
     try:
@@ -105,6 +108,7 @@ def _check_layout(path: Path, notes: list[str]) -> None:
         raise DataError(layout.problem)
     if layout.left_over:
         notes.append(f"bytes after the end of the video: {layout.left_over:,} ignored")
+    return layout.streamed
 
 
 def _open(path: Path) -> Any:
@@ -126,6 +130,7 @@ def _decode(
     fit: Fit,
     stream: int | None,
     max_frames: int | None,
+    streamed: bool,
 ) -> NDArray[numpy.float64]:
     chosen = _stream_of(container, stream, notes)
     times: list[float] = []
@@ -140,8 +145,11 @@ def _decode(
         end = max(end, time + (frame.duration or 0) * tick)
     if not times:
         raise DataError("there is no frame in it")
-    _check_end(container, chosen, end)
-    note_frame_count(notes, frames=len(times), announced=chosen.frames, packets=count.packets)
+    if not streamed:
+        _check_end(container, chosen, end)
+    note_frame_count(
+        notes, frames=len(times), announced=0 if streamed else chosen.frames, packets=count.packets
+    )
     return clock_of(times, notes)
 
 

@@ -224,7 +224,9 @@ def test_links_in_archives_are_followed_or_named(tmp_path: Path, capsys: pytest.
         "train/b/chain.bmp": 20, "train/c/5.bmp": 50, "test/a/1.bmp": 60,
     }  # fmt: skip
     err = capsys.readouterr().err
-    assert "4 links to no file in the archive are left out (train/a/out.bmp, train/a/up.bmp, train/a/none.bmp, ...)" in err
+    assert (
+        "4 links to no file in the archive are left out (train/a/out.bmp, train/a/up.bmp, train/a/none.bmp, ...)" in err
+    )
 
 
 def test_class_folders_that_look_the_same_are_one_class(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

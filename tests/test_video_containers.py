@@ -23,7 +23,9 @@ COUNT = len(PICTURES)
 
 def write(target: Any, *, form: str, codec: str | None = None, pictures: Any = PICTURES, **options: str) -> None:
     """A clip of 25 frames a second in the container ``form``."""
-    with av.open(target, "w", format={"mkv": "matroska", "ts": "mpegts", "mpg": "mpeg"}.get(form, form), options=options) as container:
+    with av.open(
+        target, "w", format={"mkv": "matroska", "ts": "mpegts", "mpg": "mpeg"}.get(form, form), options=options
+    ) as container:
         stream: Any = container.add_stream(codec or CODECS.get(form, "libx264"), rate=25)
         stream.height, stream.width = pictures[0].shape[:2]
         stream.pix_fmt, stream.codec_context.thread_count = "yuv420p", 1

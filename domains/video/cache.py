@@ -138,7 +138,7 @@ def read_frames(path: Path, indices: NDArray[numpy.int64], *, size: int) -> NDAr
     with path.open("rb", buffering=0) as file:
         for index, frame in zip(indices.tolist(), frames, strict=True):
             file.seek(HEADER + index * length)
-            if file.readinto(frame.data) != length:  # type: ignore[attr-defined]
+            if file.readinto(frame.data) != length:
                 raise OSError(f"{path}: cut")
     return frames
 

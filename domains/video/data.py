@@ -88,7 +88,7 @@ class ClipBatch(NamedTuple):
     their ``row_ids``; and the ``problems`` of those that could not be read.
     """
 
-    frames: Tensor | StoredClips
+    frames: Any
     lengths: Tensor
     labels: Tensor
     indices: list[int]
@@ -198,7 +198,7 @@ class ClipData(LabelledFiles):
         size: int = 112,
         fit: Fit = "crop",
         stream: int | None = None,
-        max_frames: int = 10_000,
+        max_frames: int = 100_000,
         max_bad: float = 0.1,
         cache: str | None = None,
         sampling: SamplingConfig = SamplingConfig(),

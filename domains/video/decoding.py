@@ -147,9 +147,7 @@ def _decode(
         raise DataError("there is no frame in it")
     if not streamed:
         _check_end(container, chosen, end)
-    note_frame_count(
-        notes, frames=len(times), announced=0 if streamed else chosen.frames, packets=count.packets
-    )
+    note_frame_count(notes, frames=len(times), announced=0 if streamed else chosen.frames, packets=count.packets)
     return clock_of(times, notes)
 
 

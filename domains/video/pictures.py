@@ -27,9 +27,9 @@ _DISPLAY_GAMMA, _GAMMA_SLACK = 1 / 2.2, 0.05
 
 
 class Outcome(NamedTuple):
-    """What became of the item at ``index``: ``pixels (S, S, 3)`` or a ``problem``, and what is unusual about it."""
+    """What became of the item at ``place``: ``pixels (S, S, 3)`` or a ``problem``, and what is unusual about it."""
 
-    index: int
+    place: int
     pixels: NDArray[numpy.uint8] | None
     problem: str | None
     notes: list[str]
@@ -76,9 +76,9 @@ def decode_pictures(items: Sequence[Item], *, size: int, fit: Fit) -> tuple[NDAr
     problems = {}
     for found in decode_each(items, size=size, fit=fit):
         if found.pixels is not None:
-            pixels[found.index] = found.pixels
+            pixels[found.place] = found.pixels
         else:
-            problems[items[found.index].name] = str(found.problem)
+            problems[items[found.place].name] = str(found.problem)
     return pixels, problems
 
 

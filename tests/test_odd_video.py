@@ -1,4 +1,4 @@
-"""The odd videos and pictures of ``tests/odd_inputs``, and links, archives and exchanged files: the right pixels each."""
+"""The odd videos and pictures of ``tests/odd_inputs``, links, archives and exchanged files: the right pixels each."""
 
 import io
 import os

@@ -1,10 +1,11 @@
-"""What ``predict`` takes beside files: folders, patterns and tables; archives of every kind; names and labels of files."""
+"""What ``predict`` takes beside files: folders, patterns and tables; archives of every kind; labels of files."""
 
 import io
 import json
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any, cast
 
 import numpy
 import pyarrow
@@ -63,8 +64,8 @@ def test_a_pattern_gives_what_matches(pictures: Path, capsys: pytest.CaptureFixt
     assert names([f"{pictures}/[ab]"]) == [str(pictures / name) for name in ("a/1.JPG", "a/3.png", "b/2.png")]
     odd = picture(pictures / "odd [1].png")
     assert names([str(odd)]) == [str(odd)]
+    (pictures / "none").mkdir()
     with pytest.raises(DataError, match=r"\*\.mp4: no file to predict is found there; .*none: no file to predict"):
-        (pictures / "none").mkdir()
         names([f"{pictures}/*.mp4", str(pictures / "none")])
 
 
@@ -125,7 +126,7 @@ def test_archives_of_every_kind_are_read(ending: str, tmp_path: Path) -> None:
             archive.writestr(link, "../a/1.png")
     else:
         mode = {"tgz": "gz", "tar.gz": "gz", "tar.bz2": "bz2", "tar.xz": "xz"}.get(ending.lower(), "")
-        with tarfile.open(path, f"w:{mode}") as packed:
+        with tarfile.open(path, cast(Any, f"w:{mode}")) as packed:
             for name, content in contents.items():
                 entry = tarfile.TarInfo(f"./{name}")
                 entry.size = len(content)

@@ -62,7 +62,7 @@ def examples_in(folder: Path, sampling: SamplingConfig) -> tuple[ClipData, list[
 
 def module_of(**settings: Any) -> ClipModule:
     torch.manual_seed(1)
-    cnn = CNNConfig(**{"kind": "vgg", "width": 8, "stages": 2, "grid": 2, "feature_size": 12, "norm": "batch"})
+    cnn = CNNConfig(kind="vgg", width=8, stages=2, grid=2, feature_size=12, norm="batch")
     module = ClipModule(ASSETS, **{"cnn": cnn, "encoder": EncoderConfig(cell="gru", hidden_size=10), **settings})
     for each in module.modules():  # statistics as after training
         if isinstance(each, nn.BatchNorm2d):

@@ -89,7 +89,7 @@ def test_pictures_are_shown_upright(name: str, form: str) -> None:
     stored[:16, :16], stored[:16, 16:], stored[16:, :16] = (250, 10, 10), (10, 250, 10), (10, 10, 250)
     tags, file = Image.Exif(), io.BytesIO()
     tags[0x112] = number
-    options: dict[str, Any] = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}.get(form, {})
-    Image.fromarray(stored).save(file, form, exif=tags.tobytes(), **options)
+    lossless: dict[str, dict[str, Any]] = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}
+    Image.fromarray(stored).save(file, form, exif=tags.tobytes(), **lossless.get(form, {}))
     found = decode_picture(file.getvalue(), size=32, fit="stretch")
     numpy.testing.assert_allclose(found.astype(int), turn(stored), atol=30 if form == "JPEG" else 0)

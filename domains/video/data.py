@@ -32,7 +32,7 @@ EXTENSIONS = frozenset(
     for name in (
         *("mp4", "m4v", "mov", "mkv", "webm", "avi", "divx", "mpg", "mpeg", "mpe", "m2v", "ts", "mts", "m2ts", "vob"),
         *("wmv", "asf", "flv", "f4v", "3gp", "3g2", "ogv", "ogg", "mxf", "dv", "y4m", "mjpeg", "mjpg", "rm", "rmvb"),
-        *("nut", "ivf", "obu", "h264", "264", "h265", "265", "hevc", "gif", "apng", "webp", "mod", "tod"),
+        *("nut", "ivf", "obu", "h264", "264", "h265", "265", "hevc", "gif", "apng", "mod", "tod"),
     )
 )
 """Extensions of video files."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from domains.video.clock import clock_of, note_frame_count
 from domains.video.container import read_layout
-from domains.video.orientation import orientation_of
+from domains.video.orientation import Orientations
 from domains.video.transparency import alpha_decoder, has_alpha, opaque
 from suite.console import one_line
 from suite.errors import DataError, SuiteError
@@ -135,11 +135,15 @@ def _decode(
     chosen = _stream_of(container, stream, notes)
     times: list[float] = []
     end, tick, aspect = 0.0, float(chosen.time_base or 0), _aspect(chosen)
-    count = Count()
+    count, orientations = Count(), Orientations()
     for frame in _frames(container, chosen, count):
         if max_frames is not None and len(times) == max_frames:
             raise DataError(f"more than {max_frames:,} frames (data.max_frames)")
-        append(to_square(frame, size=size, fit=fit, aspect=aspect, notes=notes))
+        turn, note = orientations.of(frame)
+        if note is not None and note not in notes:
+            notes.append(note)
+        square = to_square(frame, size=size, fit=fit, aspect=aspect)
+        append(square if turn is None else turn(square))
         time = _time(frame, len(times), chosen)
         times.append(time)
         end = max(end, time + (frame.duration or 0) * tick)
@@ -189,25 +193,19 @@ def _frames(container: Any, stream: Any, count: "Count") -> Iterator[Any]:
             yield frame
 
 
-def to_square(
-    frame: Any, *, size: int, fit: Fit, aspect: float, notes: list[str] | None = None
-) -> NDArray[numpy.uint8]:
-    """A decoded frame as upright RGB ``(size, size, 3)``, in the colours that its own matrix and range say.
+def to_square(frame: Any, *, size: int, fit: Fit, aspect: float) -> NDArray[numpy.uint8]:
+    """A decoded frame, as it is stored, in RGB ``(size, size, 3)``, in the colours that its own matrix and range say.
 
     ``aspect`` is the width of a pixel over its height. What is given is a view of the scaled picture. Transparency is
     laid over one colour.
     """
     width, height = scaled_size(frame.width * aspect, frame.height, size=size, fit=fit)
-    turn, note = orientation_of(frame)
-    if note is not None and notes is not None and note not in notes:
-        notes.append(note)
     seen = opaque(frame) if has_alpha(frame) else frame
     scaled = _scaler().reformat(seen, width, height, "rgb24", interpolation="BILINEAR", threads=1)
     plane: Any = scaled.planes[0]
     top, left = (height - size) // 2, (width - size) // 2
     shape, strides = (size, size, 3), (plane.line_size, 3, 1)
-    picture = numpy.ndarray(shape, numpy.uint8, plane, top * plane.line_size + 3 * left, strides)
-    return picture if turn is None else turn(picture)
+    return numpy.ndarray(shape, numpy.uint8, plane, top * plane.line_size + 3 * left, strides)
 
 
 _kept = threading.local()

@@ -36,15 +36,28 @@ _UPRIGHT = Orientation(None)
 _known: dict[bytes, Orientation] = {}
 
 
-def orientation_of(frame: Any) -> Orientation:
-    """The orientation of a decoded PyAV frame, from its display matrix."""
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
-        return _UPRIGHT
-    content = bytes(matrix)
-    if content not in _known:
-        _known[content] = _nearest(content)
-    return _known[content]
+class Orientations:
+    """The orientation of each decoded PyAV frame of a file, from its display matrix.
+
+    To look for a matrix takes as long as to scale a small frame. If the first frame has none, others are looked at only
+    if PyAV's angle, which costs nothing and is 0 for an upside-down mirror image, tells of one.
+    """
+
+    def __init__(self) -> None:
+        self._expected = True
+
+    def of(self, frame: Any) -> Orientation:
+        """The orientation of the next frame."""
+        if not self._expected and not frame.rotation:
+            return _UPRIGHT
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+        self._expected = matrix is not None
+        if matrix is None:
+            return _UPRIGHT
+        content = bytes(matrix)
+        if content not in _known:
+            _known[content] = _nearest(content)
+        return _known[content]
 
 
 def _nearest(content: bytes) -> Orientation:

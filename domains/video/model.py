@@ -100,8 +100,13 @@ class FrameModule(ClassificationModule):
     def predict_step(self, batch: Any, batch_index: int) -> list[dict[str, Any]]:
         results = super().predict_step(batch, batch_index)
         return [
-            result if problem is None else {"index": result["index"], "input": result["input"], "error": problem}
-            for result, problem in zip(results, batch.problems, strict=True)
+            {
+                **{"index": result["index"], **({} if row_id is None else {"id": row_id}), "input": result["input"]},
+                **(result if problem is None else {"error": problem}),
+            }
+            for result, problem, row_id in zip(
+                results, batch.problems, batch.row_ids or [None] * len(results), strict=True
+            )
         ]
 
     @staticmethod
@@ -174,7 +179,7 @@ class ClipModule(FrameModule):
     def clip_scores(self, batch: ClipBatch) -> Scores:
         """Logits and attention of each clip ``(B * K)`` by itself."""
         frames = batch.frames
-        if not frames.size(1):  # nothing but files that cannot be read
+        if isinstance(frames, Tensor) and not frames.size(1):  # nothing but files that cannot be read
             frames = frames.new_zeros(frames.size(0), 1, *frames.shape[2:])
         scores: Scores = self.network(frames, batch.lengths)
         return scores
@@ -193,7 +198,7 @@ class ClipModule(FrameModule):
     @torch.no_grad()
     def sample_figure(self, batch: ClipBatch) -> Figure:
         """Film strips with the attention over frames."""
-        clips = len(batch.frames) // len(batch.labels)
+        clips = len(batch.lengths) // len(batch.labels)
         weights = self.score(batch).weights
         return film_strips(batch.frames[::clips], batch.lengths[::clips], titles=self.titles(batch), weights=weights)
 

@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from suite.checkpoint import RECORD_KEY, SAVED_AT_KEY, STEPS_DONE_KEY, digest_path, duplicate
 from suite.console import notice
 from suite.errors import UsageError
+from suite.limits import partial_label
 from suite.module import SuiteModule
 from suite.run_folder import read_places
 from suite.scores import improves, is_training_validation, monitored
@@ -104,6 +105,9 @@ class RunCheckpoints(Checkpoint):
         self._start_clock(trainer)
         if self.best:
             self._find_best(trainer)
+        label = partial_label(trainer, trainer.datamodule, "val")  # type: ignore[attr-defined]
+        if label is not None and trainer.limit_val_batches:
+            notice(f"validation is {label}: its metrics and the choice of the best checkpoint rest on these")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -60,8 +60,12 @@ class Owner:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, name: str = LOCK) -> Iterator[None]:
     """Hold the lock of the run in ``folder`` until the block ends. The first process holds it for all ranks.
+
+    Args:
+        folder: the run folder; must exist.
+        name: of the file, for something else than a run that one process writes at a time.
 
     Raises:
         UsageError: another process writes this run; the message names it.
@@ -71,10 +75,10 @@ def locked(folder: Path) -> Iterator[None]:
         yield
         return
     try:
-        descriptor = _acquire(folder / LOCK)
+        descriptor = _acquire(folder / name)
     except OSError as error:
         raise SuiteError(
-            f"{folder / LOCK}: cannot be written ({error.strerror}): a run needs to write into its folder; "
+            f"{folder / name}: cannot be written ({error.strerror}): a run needs to write into its folder; "
             "change its permissions, or copy it"
         ) from None
     _held.add(descriptor)
@@ -86,7 +90,7 @@ def locked(folder: Path) -> Iterator[None]:
     finally:
         ended.set()
         if os.getpid() == holder:  # in a forked child that unwinds this far, the lock is the parent's
-            _release(folder / LOCK, descriptor)
+            _release(folder / name, descriptor)
 
 
 def _acquire(path: Path) -> int:
@@ -96,7 +100,7 @@ def _acquire(path: Path) -> int:
         try:
             free = _flock(descriptor)
             if free is False:
-                raise UsageError(_refusal(path.parent, _read_when_written(path)))
+                raise UsageError(_refusal(path, _read_when_written(path)))
             if not _is_still(path, descriptor):  # released and removed between opening and locking
                 os.close(descriptor)
                 continue
@@ -121,7 +125,7 @@ def _write(descriptor: int, path: Path, *, surely_alone: bool) -> None:
     if not surely_alone:
         time.sleep(_SETTLE)
         if (owner := _read(path)) != here:
-            raise UsageError(_refusal(path.parent, owner))
+            raise UsageError(_refusal(path, owner))
 
 
 def _flock(descriptor: int) -> bool | None:
@@ -148,12 +152,13 @@ def _refuse_alive(path: Path, owner: Owner, *, surely_free: bool) -> None:
     else:  # the file system may keep flock to each host
         alive = _seconds_silent(path) < _SILENT
     if alive:
-        raise UsageError(_refusal(path.parent, owner))
+        raise UsageError(_refusal(path, owner))
 
 
-def _refusal(folder: Path, owner: Owner | None) -> str:
+def _refusal(path: Path, owner: Owner | None) -> str:
+    what = path.parent if path.name == LOCK else path.with_suffix("")
     who = "another process" if owner is None else str(owner)
-    text = f"{folder}: {who} is writing this run: wait until it ends, or stop it first"
+    text = f"{what}: {who} is writing this: wait until it ends, or stop it first"
     if owner is not None and owner.host != socket.gethostname():
         text += f"; if it no longer runs, try again in {_SILENT:.0f} seconds"
     return text

@@ -197,6 +197,20 @@ def log_file(loggers: Logger | Iterable[Logger] | None, key: str, path: Path, st
         tracker.log_media(key, kinds[path.suffix](str(path), caption=path.stem), step)
 
 
+def label_partial(trainer: Trainer, *, label: str, share: float) -> None:
+    """Mark the test metrics of a run as those of part of the test split.
+
+    ``metrics.csv`` and W&B get the ``share`` of the batches as ``test/share_of_batches``, and the summary of the W&B
+    run gets ``label`` as ``test/partial``.
+    """
+    for logger in trainer.loggers:
+        logger.log_metrics({"test/share_of_batches": share}, step=logged_step(trainer))
+        logger.save()
+    tracker = find_tracker(trainer.loggers)
+    if tracker is not None and trainer.is_global_zero:
+        tracker.experiment.summary["test/partial"] = label
+
+
 def finish(loggers: Logger | Iterable[Logger] | None) -> None:
     """End the W&B run, if there is one. Lightning does not: without it a second run in the process joins the first."""
     if tracker := find_tracker(loggers):

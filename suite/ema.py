@@ -42,7 +42,7 @@ class WeightAverage(Callback):
         self.decay, self.updates = decay, 0
         self.average: dict[str, Tensor] = {}
         self.buffers: dict[str, Tensor] = {}
-        """The averaged buffers as they were in training after the last step."""
+        """Of each averaged buffer, which numbers have changed since the beginning of the run."""
         self._of_earlier_version = False
         self._training: dict[str, Tensor] = {}
         self._step = -1
@@ -72,9 +72,8 @@ class WeightAverage(Callback):
         current, buffers = _parameters(pl_module), _buffers(pl_module)
         if not self._of_earlier_version:
             current |= buffers
-            self.buffers = {
-                name: self.buffers.get(name, each).detach().to(each.device, copy=True) for name, each in buffers.items()
-            }
+            never = {name: torch.zeros_like(each, dtype=torch.bool) for name, each in buffers.items()}
+            self.buffers = {name: self.buffers.get(name, each).to(each.device) for name, each in never.items()}
         elif any(isinstance(each, _BatchNorm | BatchNormLSTMLayer) for each in pl_module.modules()):
             notice(
                 "ema_decay: this run began with a version that did not average the statistics of batch normalisation; "
@@ -104,10 +103,11 @@ class WeightAverage(Callback):
         torch._foreach_lerp_([self.average[name] for name in names], weights, 1.0 - decay)
         for name, each in pl_module.named_buffers():
             if name in self.buffers:
-                average = self.average[name]
-                unchanged = average == self.buffers[name].to(average.dtype)
-                average.copy_(torch.where(unchanged, each, average.lerp(each.to(average.dtype), 1.0 - decay)))
-                self.buffers[name].copy_(each)
+                average, changed = self.average[name], self.buffers[name]
+                value = each.to(average.dtype)
+                first = ~changed & (value != average)  # a number that never changed is in the average as it was
+                average.copy_(torch.where(first, value, average.lerp(value, 1.0 - decay)))
+                changed |= first
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.average and not self._training:

@@ -86,6 +86,9 @@ def build_trainer(
     # Lightning would broadcast before each batch whether rank 0 was signalled; ranks agree on that with the step's own
     # reduction here (suite/stop.py).
     cast(Any, trainer.fit_loop.epoch_loop)._broadcast_sigterm_tensor = lambda: None
+    # With max_steps Lightning would count an epoch too many when it resumes from the end of one, and with max_epochs
+    # beside it end a run without the steps that are left. Without, it resumes by epochs and batches as it always does.
+    cast(Any, trainer.fit_loop)._iteration_based_training = lambda: False
     return trainer
 
 

@@ -129,7 +129,8 @@ def test_of_one_step_the_newest_has_more_batches_and_then_is_the_last(tmp_path: 
 
 def test_averages_and_foreign_files_are_not_the_newest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint.write(at_step(4), tmp_path / "step-0000004.ckpt")
-    checkpoint.write(at_step(9, **{checkpoint.AVERAGED_KEY: {}}), tmp_path / "average-last-2.ckpt")
+    assert checkpoint.AVERAGED_KEY == "averaged"
+    checkpoint.write(at_step(9, averaged={}), tmp_path / "average-last-2.ckpt")
     torch.save({"state_dict": {}, "global_step": 99}, tmp_path / "other.ckpt")
     (tmp_path / "text.ckpt").write_text("no checkpoint")
     assert run_folder.newest_checkpoint(tmp_path).name == "step-0000004.ckpt"

@@ -34,12 +34,12 @@ def test_a_run_for_each_value_and_one_table(tmp_path: Path) -> None:
     assert (empty, how) == ("", "Ranked by validation: val/loss, lower is better.")
     printed = dict(zip("35", [line.split()[-1] for line in ran.lines if line.startswith("  loss")], strict=True))
     for row in rows[2:]:
-        value, *numbers = row.strip("| ").split(" | ")
-        best = torch.load(tmp_path / "toy" / f"x-{value}" / "checkpoints" / "best.ckpt", weights_only=True)
+        size, *numbers = row.strip("| ").split(" | ")
+        best = torch.load(tmp_path / "toy" / f"x-{size}" / "checkpoints" / "best.ckpt", weights_only=True)
         validation = best["suite"]["validation"]
         assert numbers[:2] == [f"{validation[name]:.4f}" for name in ("val/loss", "val/error")]
         assert best["suite"]["monitored"]["value"] == validation["val/loss"]
-        assert numbers[2] == printed[value]
+        assert numbers[2] == printed[size]
     losses = [float(row.split(" | ")[1]) for row in rows[2:]]
     assert losses == sorted(losses)
 

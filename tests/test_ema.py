@@ -17,6 +17,8 @@ DECAY, LATE = 0.6, 5  # the step at which a placeholder gets its first value
 class Normalised(nn.Module):
     """Batch normalisation, a constant, a table whose second row is a placeholder at first, and a count."""
 
+    table: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.linear = nn.Linear(3, 4)
@@ -33,7 +35,7 @@ class Normalised(nn.Module):
         self.train()(torch.randn(8, 3, generator=generator) * (1 + number))
         with torch.no_grad():
             for parameter in self.parameters():
-                parameter += torch.randn(parameter.shape, generator=generator)
+                parameter.add_(torch.randn(parameter.shape, generator=generator))
             self.table[0] += torch.randn(2, generator=generator)
             if number >= LATE:
                 self.table[1] += torch.randn(2, generator=generator)
@@ -48,7 +50,7 @@ class Fit:
     def __init__(self, checkpoint: dict[str, Any] | None = None, *, decay: float = DECAY) -> None:
         torch.manual_seed(0)
         self.module: Any = Normalised()
-        self.average = WeightAverage(decay)
+        self.average: Any = WeightAverage(decay)
         self.trainer: Any = SimpleNamespace(global_step=0)
         if checkpoint is not None:
             self.trainer.global_step = checkpoint["global_step"]

@@ -204,6 +204,15 @@ def test_the_holder_touches_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert (tmp_path / LOCK).stat().st_mtime > 1
 
 
+def test_a_lock_that_cannot_be_written_is_one_line(trained: Path) -> None:
+    (trained / LOCK).mkdir()
+    try:
+        ran = fit_toy("--resume", trained)
+        assert_one_line(ran, 1, f"{trained / LOCK}: cannot be written", "change its permissions")
+    finally:
+        (trained / LOCK).rmdir()
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"pid": 1}'])
 def test_a_damaged_file_does_not_lock(content: str, tmp_path: Path) -> None:
     (tmp_path / LOCK).write_text(content)

@@ -110,7 +110,12 @@ def test_the_time_for_a_checkpoint_travels_with_the_signals() -> None:
 
 def test_checkpoint_minutes_broadcasts_nothing_in_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
-    monkeypatch.setattr(SingleDeviceStrategy, "broadcast", lambda self, value, src=0: calls.append(value) or value)
+
+    def broadcast(self: Any, value: Any, src: int = 0) -> Any:
+        calls.append(value)
+        return value
+
+    monkeypatch.setattr(SingleDeviceStrategy, "broadcast", broadcast)
     counts: list[int] = []
 
     class Count(Callback):

@@ -122,7 +122,7 @@ def test_a_kernel_is_compiled_again_when_a_module_that_it_uses_changed(
     """Numba looks at the file of a function alone, not at those of the kernels that are compiled into it."""
     (tree / "suite" / "outer.py").write_text(OUTER.format(imports=imports, value=value))
     code = "from suite.outer import outer; print(outer(1), sum(outer.stats.cache_hits.values()))"
-    found = []
+    found: list[list[str]] = []
     for number in (1, 1, 2):
         (tree / dependency).write_text(text.format(value=number))
         (tree / "suite" / "deep" / "other.py").write_text(f"NUMBER = {len(found)}\n")  # no part of it

@@ -238,6 +238,19 @@ def test_wandb_disabled_beside_online_is_reported_and_leaves_nothing(tmp_path, m
     assert not list(tmp_path.iterdir())
 
 
+def test_a_lightning_without_the_dead_setting_is_no_error(tmp_path, monkeypatch):
+    begin = wandb_logger.WandbLogger.__init__
+
+    def without(self, *arguments, **settings):
+        begin(self, *arguments, **settings)
+        self._wandb_init.pop("anonymous", None)
+
+    monkeypatch.setattr(wandb_logger.WandbLogger, "__init__", without)
+    tracker = build_logger(TrackingConfig(mode="offline"), run_folder=tmp_path, settings={}, resume_id=None)
+    assert tracker is not None
+    assert "anonymous" not in tracker._wandb_init
+
+
 def test_disabled_leaves_nothing(tmp_path):
     assert build_logger(TrackingConfig(mode="disabled"), run_folder=tmp_path, settings={}, resume_id=None) is None
     assert not list(tmp_path.iterdir())

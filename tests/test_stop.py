@@ -35,10 +35,25 @@ def test_a_signal_to_the_group_with_workers_ends_with_its_status_and_how_to_resu
     assert digest(tmp_path / "toy" / "a" / "checkpoints" / "last.ckpt")[0] in (3, 4)
 
 
-def test_a_closed_terminal_still_saves(tmp_path: Path) -> None:
-    """The run writes to a terminal that is then closed: by then each line it writes is an error."""
+class Talks(Callback):
+    """Waits in the fifth step for its signal, then writes a line, as a user's callback may at any time."""
+
+    def __init__(self, ready: Path) -> None:
+        self.ready = ready
+
+    def on_train_batch_start(self, trainer: Any, module: Any, *args: Any) -> None:
+        if trainer.global_step == 4:
+            self.ready.touch()
+            limit = time.monotonic() + 60
+            while not any(module.stop.here) and time.monotonic() < limit:
+                time.sleep(0.01)
+            os.write(1, b"a line\n")  # not print: pytest has another standard output
+
+
+def test_a_closed_terminal_still_saves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run writes to a terminal that was closed, where each line is an error."""
     arguments = ["--domain=toy", "--runs", str(tmp_path), "--tracking.mode=disabled", "--name=a"]
-    arguments += ["--trainer.max_epochs=100000", "--samples=0", "--trainer.limit_val_batches=0"]
+    with_callback(monkeypatch, Talks(tmp_path / "ready"))
     child, terminal = pty.fork()
     if child == 0:
         try:
@@ -48,11 +63,9 @@ def test_a_closed_terminal_still_saves(tmp_path: Path) -> None:
         except BaseException:
             status = 77
         os._exit(status)
-    lock = tmp_path / "toy" / "a" / "checkpoints" / "last.ckpt"
     limit = time.monotonic() + 60
-    while not lock.exists() and time.monotonic() < limit:
+    while not (tmp_path / "ready").exists() and time.monotonic() < limit:
         time.sleep(0.05)
-    assert lock.exists()
     os.close(terminal)
     ended = 0
     while not ended and time.monotonic() < limit:
@@ -63,8 +76,8 @@ def test_a_closed_terminal_still_saves(tmp_path: Path) -> None:
         os.waitpid(child, 0)
     assert ended
     assert os.waitstatus_to_exitcode(status) == 129
-    content = torch.load(lock, weights_only=True)
-    assert content["global_step"] > 8
+    content = torch.load(tmp_path / "toy" / "a" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert content["global_step"] == 5
 
 
 def test_nohup_keeps_a_hang_up_ignored(monkeypatch: pytest.MonkeyPatch) -> None:

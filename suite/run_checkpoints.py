@@ -105,7 +105,8 @@ class RunCheckpoints(Checkpoint):
         self._start_clock(trainer)
         if self.best:
             self._find_best(trainer)
-        label = partial_label(trainer, trainer.datamodule, "val")  # type: ignore[attr-defined]
+        data = getattr(trainer, "datamodule", None)
+        label = None if data is None else partial_label(trainer, data, "val")
         if label is not None and trainer.limit_val_batches:
             notice(f"validation is {label}: its metrics and the choice of the best checkpoint rest on these")
 
@@ -206,10 +207,11 @@ class RunCheckpoints(Checkpoint):
 
     def _remove_old(self) -> None:
         """Delete what is no longer among the newest or the best; only after the new one is written."""
-        steps = {path: _step_in_name(path) for path in self.folder.glob("*-*.ckpt")}
+        found = {path: _step_in_name(path) for path in self.folder.glob("*-*.ckpt")}
+        steps = {path: step for path, step in found.items() if step is not None}
         newest = sorted((path for path in steps if path.name.startswith("step-")), key=lambda path: -steps[path])
         best = {f"best-{step:07d}.ckpt" for _, step in self.best}
-        old = {path for path in newest[self.policy.keep_last :] if steps[path] >= 0}
+        old = {*newest[self.policy.keep_last :]}
         old |= {path for path in steps if path.name.startswith("best-") and path.name not in best}
         for path in old:
             path.unlink(missing_ok=True)
@@ -234,10 +236,10 @@ class RunCheckpoints(Checkpoint):
         self.best = [(score, step) for score, step in trainer.strategy.broadcast(kept)]
 
 
-def _step_in_name(path: Path) -> int:
-    """The step in the name of a checkpoint of ours, -1 in that of another file."""
+def _step_in_name(path: Path) -> int | None:
+    """The step in the name of a checkpoint of ours; ``None`` for another file, which is not ours to delete."""
     found = re.fullmatch(r"(?:step|best)-(\d+)\.ckpt", path.name)
-    return int(found[1]) if found else -1
+    return int(found[1]) if found else None
 
 
 def _leave(module: SuiteModule) -> None:

@@ -51,7 +51,7 @@ class StopRequest:
         A SIGHUP that is ignored stays ignored: the run was started with ``nohup``.
         """
         if _may_install():
-            self._terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
+            self._terminals = self._terminals or [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
             for number in SIGNALS:
                 if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
                     signal.signal(number, self._remember)

@@ -2,7 +2,7 @@
 
 import io
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -49,9 +49,9 @@ class Fit:
 
     def __init__(self, checkpoint: dict[str, Any] | None = None, *, decay: float = DECAY) -> None:
         torch.manual_seed(0)
-        self.module: Any = Normalised()
-        self.average: Any = WeightAverage(decay)
-        self.trainer: Any = SimpleNamespace(global_step=0)
+        self.module = cast(Any, Normalised())
+        self.average = cast(Any, WeightAverage(decay))
+        self.trainer = cast(Any, SimpleNamespace(global_step=0))
         if checkpoint is not None:
             self.trainer.global_step = checkpoint["global_step"]
             self.module.load_state_dict(checkpoint["state_dict"])

@@ -69,9 +69,11 @@ def test_a_copied_run_is_resumed_from_its_highest_step(run: Path, finished: Path
 
 
 def test_old_checkpoints_are_deleted_by_their_step_and_not_by_their_time(run: Path) -> None:
+    shutil.copyfile(run / "checkpoints" / "step-0000004.ckpt", run / "checkpoints" / "best-of-mine.ckpt")
     ran = fit_toy("--resume", run, *FLAGS[2:], "--keep_last=2", "--trainer.max_epochs=4")
     assert ran.status == 0, ran.err
     assert [name for name in steps(run) if name.startswith("step")] == ["step-0000028.ckpt", "step-0000032.ckpt"]
+    assert "best-of-mine.ckpt" in steps(run)
 
 
 def test_an_earlier_checkpoint_that_is_named_moves_the_later_ones_aside(run: Path, finished: Path) -> None:

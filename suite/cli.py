@@ -1,6 +1,7 @@
 """The entry of every command: finds the domain before torch is imported, runs a verb, turns errors into one line."""
 
 import argparse
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -52,10 +53,25 @@ def main(
         # Others' errors by name and text, because neither torch nor Lightning is imported here.
         if type(error).__name__ == "MisconfigurationException":  # Lightning's word for settings that cannot be
             return _fail(verb, arguments, error, UsageError.exit_status)
-        if type(error).__name__ in ("DistBackendError", "DistNetworkError") or "/gloo/" in str(error):
+        if _is_of_another_process(error):
             return _fail(verb, arguments, _another_ended(error), 1)
         raise
     return 0
+
+
+_DISTRIBUTED = {"DistError", "DistBackendError", "DistNetworkError", "DistStoreError"}
+_IN_GLOO = re.compile(r"(?:^|[\s\[/])gloo/\S+\.(?:cc|cpp|h|hpp):\d+")
+
+
+def _is_of_another_process(error: Exception) -> bool:
+    """Whether the connection to another process of the run failed.
+
+    torch has classes for most such errors. Gloo raises a plain RuntimeError whose text begins with the line of its own
+    source that noticed it; a path with a folder called gloo in another error is none.
+    """
+    if _DISTRIBUTED & {each.__name__ for each in type(error).__mro__}:
+        return True
+    return type(error) is RuntimeError and _IN_GLOO.search(str(error)) is not None
 
 
 def _another_ended(error: Exception) -> SuiteError:

@@ -1,6 +1,7 @@
-"""``compare``: one run for each value of a setting, all else alike, and their test figures side by side."""
+"""``compare``: one run for each value of a setting, all else alike, and their metrics side by side."""
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from suite.verb_parsers import default_recipe, fit_parser, require_one_device
 
 
 def compare(arguments: Sequence[str], domain: str, domains: Domains) -> dict[str, Outcome]:
-    """Train and test with each of ``--values`` for ``--setting``, and print a table; gives the outcomes by value.
+    """Train and test with each of ``--values`` for ``--setting``, and print a table, the best validation first.
+
+    Gives the outcomes by value.
 
     Raises:
         UsageError: no setting, or fewer than two values.
@@ -55,13 +58,50 @@ def _name(name: str | None, value: str) -> str | None:
 
 
 def table(setting: str, found: dict[str, Outcome]) -> list[str]:
-    """The figures that all outcomes have, a row a value, as Markdown."""
-    rows = {value: outcome.figures for value, outcome in found.items()}
-    names = [name for name in next(iter(rows.values())) if all(name in row for row in rows.values())]
-    lines = [f"| {setting} | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
-    return lines + [
-        f"| {value} | " + " | ".join(f"{row[name]:.4f}" for name in names) + " |" for value, row in rows.items()
+    """Validation and test metrics that all outcomes have, a row a value, as Markdown; below it how rows are ranked.
+
+    Rows are ranked by validation: to choose a value by its test metrics would make these too good.
+    """
+    kinds = {outcome.monitored for outcome in found.values() if outcome.monitored is not None}
+    ranked = len(kinds) == 1
+    name, mode = next(iter(kinds)) if ranked else ("", "")
+    order = sorted(found, key=lambda value: _place(found[value].score, mode)) if ranked else list(found)
+    rows = {
+        value: found[value].validation | {f"test/{key}": number for key, number in found[value].figures.items()}
+        for value in order
+    }
+    names = list(dict.fromkeys(key for row in rows.values() for key in row))
+    without = {value for value in order if not found[value].validation}
+    columns = [
+        key
+        for key in names
+        if all(key in rows[value] for value in order if key.startswith("test/") or value not in without)
     ]
+    columns.sort(key=lambda key: (key != name, key.startswith("test/")))
+    partial = {value: found[value].partial for value in order}
+    labels = ["test data"] if any(partial.values()) else []
+    lines = [f"| {' | '.join([setting, *columns, *labels])} |", "|---|" + "---:|" * len(columns) + "---|" * len(labels)]
+    for value, row in rows.items():
+        cells = [f"{row[key]:.4f}" if key in row else "none" for key in columns]
+        lines.append(f"| {' | '.join([value, *cells, *([partial[value] or 'all'] if labels else [])])} |")
+    return [*lines, "", _how_ranked(found, name, mode) if ranked else _why_not_ranked(kinds)]
+
+
+def _place(score: float, mode: str) -> tuple[bool, float]:
+    """A key that sorts better scores first, and those that are not numbers last."""
+    return math.isnan(score), score if mode == "min" else -score
+
+
+def _how_ranked(found: dict[str, Outcome], name: str, mode: str) -> str:
+    line = f"Ranked by validation: {name}, {'lower' if mode == 'min' else 'higher'} is better."
+    without = [value for value, outcome in found.items() if math.isnan(outcome.score)]
+    return f"{line} Without a score, so last: {', '.join(without)}." if without else line
+
+
+def _why_not_ranked(kinds: set[tuple[str, str]]) -> str:
+    if not kinds:
+        return "Not ranked: the runs have no validation."
+    return f"Not ranked: the runs are judged by different metrics: {', '.join(sorted(name for name, _ in kinds))}."
 
 
 def _parser(domain: str) -> argparse.ArgumentParser:

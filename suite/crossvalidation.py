@@ -9,6 +9,7 @@ import json
 import math
 import statistics
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from suite.domain import Domain
 from suite.errors import CheckpointError, SuiteError, UsageError
 from suite.fitting import fit
 from suite.parser import recipes_first
+from suite.run_lock import locked
 from suite.verb_parsers import default_recipe, fit_parser, require_one_device
 
 Figures = dict[str, float]
@@ -35,6 +37,12 @@ def crossvalidate(arguments: Sequence[str], domain_name: str, domains: Domains) 
         UsageError: a task whose data has no folds, several processes, or other words under the same name.
         SuiteError: as ``fit``.
     """
+    with ExitStack() as held:
+        _crossvalidate(arguments, domain_name, domains, held=held)
+
+
+def _crossvalidate(arguments: Sequence[str], domain_name: str, domains: Domains, *, held: ExitStack) -> None:
+    """``crossvalidate``, with ``held`` for the lock on its file of results."""
     options, rest = _options(arguments, domain_name)
     if "-h" in rest or "--help" in rest:
         report(_parser(domain_name).format_help())
@@ -43,6 +51,8 @@ def crossvalidate(arguments: Sequence[str], domain_name: str, domains: Domains) 
     _check(rest, domains.load(domain_name), domains, verb=verb)
     folder = Path(options.runs) / domain_name
     path = folder / f"{options.name}.folds.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    held.enter_context(locked(folder, name=f"{path.name}.lock"))
     content = _begin(path, folds=options.folds, arguments=rest)
     for fold in range(len(content["folds"]), options.folds):
         notice(f"fold {fold + 1} of {options.folds}")
@@ -54,10 +64,15 @@ def crossvalidate(arguments: Sequence[str], domain_name: str, domains: Domains) 
         outcome = fit([*words, *_place(folder / name)], domain_name, domains, verb=verb)
         content.setdefault("threads", outcome.threads)
         content["folds"].append({"fold": fold, "run": name, "figures": outcome.figures})
+        if outcome.partial is not None:
+            content["folds"][-1]["partial"] = outcome.partial
         _write(path, content)
     report("")
     for line in table([each["figures"] for each in content["folds"]]):
         report(line)
+    for each in content["folds"]:
+        if "partial" in each:
+            report(f"fold {each['fold']} is {each['partial']}")
     report(f"\nWritten to {path}")
 
 

@@ -264,8 +264,8 @@ class SuiteDataModule(LightningDataModule):
 
 def _leave_signals_to_the_run(worker: int) -> None:
     """A signal to the whole process group ends the run after its step, not the workers before: it ends them then."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _is_plain(value: Any) -> bool:

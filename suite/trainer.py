@@ -22,6 +22,7 @@ from suite.ranks import SameOnAllRanks
 from suite.run_checkpoints import CheckpointPolicy, RunCheckpoints
 from suite.run_folder import CHECKPOINTS, SAMPLES
 from suite.samples import Samples
+from suite.tracking import number_by_steps_done
 from suite.unfreezing import Unfreezing
 
 
@@ -63,8 +64,6 @@ def build_trainer(
         UsageError: options that Lightning refuses.
     """
     options = dict(vars(config.trainer))
-    if options.get("strategy") == "ddp":  # gradients lie in the buffers that are reduced: no copy to and fro
-        options["strategy"] = DDPStrategy(gradient_as_bucket_view=True)
     users = options.pop("callbacks") or []
     callbacks = _standing_callbacks(config, folder, record=record, module=module, start=start or {})
     callbacks += users if isinstance(users, list) else [users]
@@ -80,9 +79,16 @@ def build_trainer(
         "enable_progress_bar": any(isinstance(callback, Bar) for callback in callbacks),
     }
     trainer = construct(options)
+    number_by_steps_done(trainer)
+    if isinstance(trainer.strategy, DDPStrategy):  # asked for by name, or taken by auto for several devices
+        # Gradients lie in the buffers that are reduced: no copy to and fro.
+        trainer.strategy._ddp_kwargs.setdefault("gradient_as_bucket_view", True)
     # Lightning would broadcast before each batch whether rank 0 was signalled; ranks agree on that with the step's own
     # reduction here (suite/stop.py).
     cast(Any, trainer.fit_loop.epoch_loop)._broadcast_sigterm_tensor = lambda: None
+    # With max_steps Lightning would count an epoch too many when it resumes from the end of one, and with max_epochs
+    # beside it end a run without the steps that are left. Without, it resumes by epochs and batches as it always does.
+    cast(Any, trainer.fit_loop)._iteration_based_training = lambda: False
     return trainer
 
 

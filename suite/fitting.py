@@ -1,6 +1,6 @@
 """``fit``: from a command line to a run folder with its checkpoints, figures and samples."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from suite.closing import Outcome, command, report_outcome, test_best
 from suite.console import from_here, is_first_process, notice
 from suite.data import SuiteDataModule
 from suite.domain import Domain, Task
+from suite.effects import refuse_unused
 from suite.errors import DataError, UsageError, gather
 from suite.finetune import Source, open_source
 from suite.layer_groups import FinetuneConfig
@@ -31,16 +32,18 @@ from suite.threads import settle_threads
 from suite.tracking import TrackingConfig, build_logger, check_online, finish, resolve_mode
 from suite.trainer import build_trainer, quiet_libraries
 from suite.trainer_settings import check_validation_interval
-from suite.verb_parsers import default_recipe, fit_parser
+from suite.verb_parsers import default_recipe, fit_parser, run_needs
 from suite.wandb_logger import read_run_id
 
 _NOT_SETTINGS = ("config", "resume", "debug", "name", "runs")
 
 
-def fit(arguments: Sequence[str], domain_name: str, domains: Domains, *, verb: str = "fit") -> Outcome:
+def fit(
+    arguments: Sequence[str], domain_name: str, domains: Domains, *, verb: str = "fit", decided: Collection[str] = ()
+) -> Outcome:
     """Train, test the best checkpoint, say what to do next; ``finetune`` begins with the weights of a source.
 
-    Gives the test figures.
+    Gives the test figures. ``decided`` names settings that another command varies itself.
 
     Raises:
         SuiteError: anything that a user can cause; see the message.
@@ -63,6 +66,8 @@ def fit(arguments: Sequence[str], domain_name: str, domains: Domains, *, verb: s
             origin = open_source(config.source, config=policy, domain=domain, load=domains.load)
             config = parse_over(parser, origin.defaults(domain.task(name)), arguments, source=config.source)
         settle_precision(config.trainer)
+    given = parser.given(arguments, decided=decided)
+    refuse_unused(dict(config.items()), given, run_needs(domain.task(name)))
     settings = settings_of(config, without=_NOT_SETTINGS)
     run = parser.instantiate(config)
     tracking = TrackingConfig(**vars(run.tracking))

@@ -6,13 +6,14 @@ A plain jsonargparse parser, not LightningCLI: see docs/architecture.md for the 
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from jsonargparse import ArgumentParser, Namespace
 
 from suite.config import misfit, plain
+from suite.effects import Given
 from suite.errors import CheckpointError, UsageError
 from suite.near_names import nearest, unknown_name
 from suite.recipes import check_given, check_recipe
@@ -21,6 +22,7 @@ from suite.trainer_settings import check_trainer
 from suite.wording import plain_words
 
 _GROUPS = {"--model", "--data", "--decoding", "--optim", "--tracking", "--trainer"}
+_PRINTING = {"-h", "--help", "--print_config"}
 _PATHS = {"checkpoint", "resume", "runs", "source", "output", "file", "files"}
 
 
@@ -62,6 +64,18 @@ class SuiteParser(ArgumentParser):
             raise UsageError(f"{path}: {error}") from None
         except UnicodeDecodeError as error:
             raise UsageError(f"{path}: not UTF-8 (byte {error.start + 1}): convert it") from None
+
+    def given(self, words: Sequence[str], *, decided: Collection[str] = ()) -> Given:
+        """What ``words``, which were parsed before, give by themselves; ``decided`` as in ``Given``."""
+        recipes, groups, rest = _sorted_out(words)
+        line = [word for word in rest if word.partition("=")[0] not in _PRINTING]
+        layers = [dict(self._alone(each).items()) for each in (*recipes, *groups, line)]
+        return Given(layers, dict(self.get_defaults().items()), decided)
+
+    def _alone(self, words: Sequence[str]) -> Namespace:
+        """The settings that ``words`` give, without defaults and without what is required."""
+        self._lines = {}
+        return cast(Namespace, ArgumentParser.parse_args(self, words, defaults=False, _skip_validation=True))
 
     def _check_given(self, words: Sequence[str]) -> None:
         """Look at what the line gives for whole groups (``--trainer FILE``) and as recipes: a file, or settings."""
@@ -119,18 +133,27 @@ def recipes_first(argv: Sequence[str]) -> list[str]:
 
     Whole recipes (``-c FILE``, ``-cFILE``) come first, then files of one group (``--trainer FILE``).
     """
-    recipes: list[str] = []
-    groups: list[str] = []
+    recipes, groups, rest = _sorted_out(argv)
+    return [word for words in (*recipes, *groups, rest) for word in words]
+
+
+def _sorted_out(argv: Sequence[str]) -> tuple[list[list[str]], list[list[str]], list[str]]:
+    """The words of each recipe, those of each file of a group, and all others."""
+    recipes: list[list[str]] = []
+    groups: list[list[str]] = []
     rest: list[str] = []
     arguments = iter(argv)
     for argument in arguments:
         glued = argument.startswith("-c") and argument != "-c"
         name, _, value = ("-c", "", argument) if glued else argument.partition("=")
-        into = recipes if name in ("-c", "--config") else groups if name in _GROUPS else rest
-        into.append(argument)
-        if into is not rest and not value and (following := next(arguments, None)) is not None:
-            into.append(following)
-    return recipes + groups + rest
+        into = recipes if name in ("-c", "--config") else groups if name in _GROUPS else None
+        if into is None:
+            rest.append(argument)
+            continue
+        into.append([argument])
+        if not value and (following := next(arguments, None)) is not None:
+            into[-1].append(following)
+    return recipes, groups, rest
 
 
 def parse_over(parser: SuiteParser, settings: dict[str, Any], arguments: Sequence[str], *, source: str | Path) -> Any:

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from suite.cli import Domains
 from suite.config import build
 from suite.data import SuiteDataModule
 from suite.domain import Domain, Task
+from suite.effects import refuse_unused
 from suite.errors import CheckpointError, UsageError
 from suite.module import SuiteModule
 from suite.optim import OptimConfig
@@ -20,7 +22,7 @@ from suite.parser import SuiteParser, parse_over, settings_of
 from suite.precision import settle_precision
 from suite.process import prepare_process
 from suite.trainer import construct, quiet_libraries
-from suite.verb_parsers import checkpoint_parser, refuse_trained
+from suite.verb_parsers import checkpoint_needs, checkpoint_parser, refuse_trained
 
 
 class Restored(NamedTuple):
@@ -110,13 +112,14 @@ def restore(
     kept = {key: value for key, value in settings["data"].items() if key not in task.data.trained_settings}
     base = {"data": kept, **settings.get("decoding", {})}
     parsed = parse_over(parser, base, arguments, source=path)
+    refuse_unused(dict(parsed.items()), parser.given(arguments), checkpoint_needs(verb, task))
     _refuse_own_rows(settings["data"], settings_of(parsed, without=())["data"])
     settle_precision(parsed.trainer)
     options = parser.instantiate(parsed)
     prepare_process(threads=options.threads)
     decoding = None
     if task.decoding is not None:
-        decoding = task.decoding(**{name: options[name] for name in settings["decoding"]})
+        decoding = task.decoding(**{field.name: options[field.name] for field in fields(task.decoding)})
     module = _module_of(checkpoint, task, decoding, path)
     trained = {key: value for key, value in settings["data"].items() if key in task.data.trained_settings}
     asked = settings_of(parsed, without=())["data"]

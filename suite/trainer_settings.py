@@ -5,10 +5,29 @@ from typing import Any
 
 from lightning.pytorch.strategies import StrategyRegistry
 
+from suite.effects import VALIDATION, Needs, above, never
 from suite.errors import UsageError
 
 # Processes that share tensors, which adds sums up twice.
 _SHARING = ("spawn", "fork", "notebook")
+
+
+_ENDS_EARLY = Needs(
+    ("patience", "trainer.max_time", "trainer.callbacks"),
+    lambda *values: any(values),
+    "set {0} or {1}, which end a run early",
+)
+RUN_ONLY_WITH = {
+    **dict.fromkeys(("patience", "samples", "keep_best"), VALIDATION),
+    **{
+        f"trainer.{name}": VALIDATION
+        for name in ("check_val_every_n_epoch", "num_sanity_val_steps", "val_check_interval")
+    },
+    **dict.fromkeys(("trainer.min_epochs", "trainer.min_steps"), _ENDS_EARLY),
+    "trainer.gradient_clip_algorithm": above("trainer.gradient_clip_val", 0),
+    "trainer.limit_predict_batches": never("training predicts nothing"),
+}
+"""What settings of a run need to have an effect, beyond what the classes of settings declare themselves."""
 
 
 def check_trainer(settings: Mapping[str, Any]) -> None:

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from suite import run_folder
-from suite.cli import Domains, peek_task
+from suite.cli import Domains
 from suite.closing import Outcome
 from suite.console import notice, report
 from suite.effects import find_unused
 from suite.errors import UsageError, gather
 from suite.fitting import fit
 from suite.parser import recipes_first
+from suite.peek import peek_task
 from suite.verb_parsers import default_recipe, fit_parser, require_one_device, run_needs
 
 
@@ -30,7 +31,7 @@ def compare(arguments: Sequence[str], domain: str, domains: Domains) -> dict[str
         if word.split("=")[0] in (f"--{options.setting}", "--resume"):
             raise UsageError(f"{word.split('=')[0]} is compare's own: leave it out")
     loaded = domains.load(domain)
-    task = peek_task(rest) or loaded.default
+    task = peek_task(rest, loaded)
     parser = fit_parser(loaded, task, defaults=default_recipe(loaded, task, domains.configs))
     undone: list[set[str]] = []
     for value in options.values:  # all are looked at before the first is trained

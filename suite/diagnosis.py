@@ -10,7 +10,7 @@ from typing import Any
 
 from jsonargparse.typing import PositiveFloat, PositiveInt
 
-from suite.cli import Domains, peek_task
+from suite.cli import Domains
 from suite.console import notice, report
 from suite.data import SuiteDataModule
 from suite.domain import Domain, Task
@@ -19,6 +19,7 @@ from suite.errors import SuiteError, UsageError
 from suite.fitting import build_module
 from suite.module import SuiteModule
 from suite.parser import SuiteParser, recipes_first, settings_of
+from suite.peek import peek_task
 from suite.precision import settle_precision
 from suite.probe import Probe
 from suite.process import prepare_process
@@ -55,7 +56,7 @@ def diagnose(arguments: Sequence[str], domain_name: str, domains: Domains) -> No
     """
     quiet_libraries()
     domain: Domain = domains.load(domain_name)
-    name = peek_task(arguments) or domain.default
+    name = peek_task(arguments, domain)
     task = domain.task(name)
     parser = _parser(domain, name, domains)
     config = parser.parse_args(recipes_first(arguments))

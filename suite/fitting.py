@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from suite import run_folder
 from suite.checkpoint import RECORD_KEY, make_record, read
-from suite.cli import Domains, peek_task
+from suite.cli import Domains
 from suite.closing import Outcome, command, report_outcome, test_best
 from suite.console import from_here, is_first_process, notice
 from suite.data import SuiteDataModule
@@ -24,6 +24,7 @@ from suite.metrics_file import MetricsFile
 from suite.module import SuiteModule
 from suite.optim import OptimConfig
 from suite.parser import SuiteParser, parse_over, recipes_first, settings_of
+from suite.peek import peek_task
 from suite.precision import refuse_other_precision, settle_precision
 from suite.process import prepare_process
 from suite.resume import refuse_average, refuse_changes
@@ -50,11 +51,12 @@ def fit(
     """
     quiet_libraries()
     domain: Domain = domains.load(domain_name)
-    name = peek_task(arguments) or domain.default
-    domain.task(name)
+    name = peek_task(arguments, domain)
     parser = fit_parser(domain, name, defaults=default_recipe(domain, name, domains.configs), verb=verb)
     # What --print_config is to print of a fine-tuning run is known once its source is.
     config = parser.parse_args([each for each in recipes_first(arguments) if verb == "fit" or each != "--print_config"])
+    if config.task != name:  # of a recipe that can be read only once
+        raise UsageError(f"task is {config.task} in a recipe that is no file: add --task {config.task}")
     source, origin = None, None
     if config.resume is not None:
         source = run_folder.find_checkpoint(config.resume, Path(config.runs), domain.name)

@@ -19,6 +19,7 @@ from suite.errors import CheckpointError, UsageError
 from suite.module import SuiteModule
 from suite.optim import OptimConfig
 from suite.parser import SuiteParser, parse_over, settings_of
+from suite.peek import peek
 from suite.precision import settle_precision
 from suite.process import prepare_process
 from suite.trainer import construct, quiet_libraries
@@ -163,20 +164,13 @@ def _is_other_data(trained: dict[str, Any], asked: dict[str, Any], *, split: str
 
 
 def _peek(verb: str, arguments: Sequence[str]) -> str:
-    given = [argument for argument in arguments if argument.startswith("--checkpoint")]
-    if not given and not {"-h", "--help"} & set(arguments):
-        raise UsageError(f"--checkpoint is missing: use {verb}.py --checkpoint FILE (or a run folder)")
-    found = None  # of several the last, as with other flags
-    for position, argument in enumerate(arguments):
-        if argument == "--checkpoint" and position + 1 < len(arguments):
-            found = arguments[position + 1]
-        if argument.startswith("--checkpoint="):
-            found = argument.removeprefix("--checkpoint=")
-    if found == "":
+    found = peek("checkpoint", arguments)
+    if found is None:
+        more = "; --help needs it too" if {"-h", "--help"} & set(arguments) else ""
+        raise UsageError(f"--checkpoint is missing: use {verb}.py --checkpoint FILE (or a run folder){more}")
+    if found.value == "":
         raise UsageError("--checkpoint is '', allowed is a checkpoint or a run folder: give one")
-    if found is not None:
-        return found
-    raise UsageError(f"--checkpoint needs a value: {verb}.py --checkpoint FILE (or a run folder); --help needs it too")
+    return found.value
 
 
 def _trainer(options: Any) -> Trainer:

@@ -33,7 +33,7 @@ from suite.threads import settle_threads
 from suite.tracking import TrackingConfig, build_logger, check_online, finish, resolve_mode
 from suite.trainer import build_trainer, quiet_libraries
 from suite.trainer_settings import check_validation_interval
-from suite.verb_parsers import default_recipe, fit_parser, run_needs
+from suite.verb_parsers import default_recipe, fit_parser, report_defaults, run_needs
 from suite.wandb_logger import read_run_id
 
 _NOT_SETTINGS = ("config", "resume", "debug", "name", "runs")
@@ -52,7 +52,8 @@ def fit(
     quiet_libraries()
     domain: Domain = domains.load(domain_name)
     name = peek_task(arguments, domain)
-    parser = fit_parser(domain, name, defaults=default_recipe(domain, name, domains.configs), verb=verb)
+    defaults = default_recipe(domain, name, domains.configs)
+    parser = fit_parser(domain, name, defaults=defaults, verb=verb)
     # What --print_config is to print of a fine-tuning run is known once its source is.
     config = parser.parse_args([each for each in recipes_first(arguments) if verb == "fit" or each != "--print_config"])
     if config.task != name:  # of a recipe that can be read only once
@@ -70,6 +71,8 @@ def fit(
         settle_precision(config.trainer)
     given = parser.given(arguments, decided=decided)
     refuse_unused(dict(config.items()), given, run_needs(domain.task(name)))
+    if config.resume is None:
+        report_defaults(config, defaults)
     settings = settings_of(config, without=_NOT_SETTINGS)
     run = parser.instantiate(config)
     tracking = TrackingConfig(**vars(run.tracking))

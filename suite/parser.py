@@ -15,13 +15,14 @@ from jsonargparse import ArgumentParser, Namespace
 from suite.config import misfit, plain
 from suite.effects import Given
 from suite.errors import CheckpointError, UsageError
-from suite.near_names import nearest, unknown_name
+from suite.near_names import nearest, unknown_flags, unknown_name
 from suite.recipes import check_given, check_recipe
 from suite.resume import refuse_new_place
 from suite.trainer_settings import check_trainer
 from suite.wording import plain_words
 
 _GROUPS = {"--model", "--data", "--decoding", "--optim", "--tracking", "--trainer"}
+_UNRECOGNISED = "unrecognized arguments: "
 _PRINTING = {"-h", "--help", "--print_config"}
 _PATHS = {"checkpoint", "resume", "runs", "source", "output", "file", "files"}
 
@@ -42,7 +43,7 @@ class SuiteParser(ArgumentParser):
         try:
             config = super().parse_args(*args, **kwargs)
         except UsageError as error:
-            unknown = None if "unrecognized arguments" in str(error).lower() else unknown_name(str(error))
+            unknown = None if str(error).startswith("unknown ") else unknown_name(str(error))
             raise UsageError(f"{self._lines[unknown]}: {error}" if unknown in self._lines else str(error)) from None
         refuse_empty(config)
         for name in sorted(self._groups()):
@@ -95,8 +96,10 @@ class SuiteParser(ArgumentParser):
         return {action.dest.rpartition(".")[0] for action in self._actions if not action.dest.endswith(".help")} - {""}
 
     def one_line(self, message: str) -> str:
-        """The message without line breaks, with the nearest known name where one was not recognised."""
+        """The message without line breaks, with the nearest known name for each that was not recognised."""
         text = " ".join(str(message).split()).replace(' in "<unicode string>"', "")
+        if text.lower().startswith(_UNRECOGNISED):
+            return self._unknown(text[len(_UNRECOGNISED) :].split())
         # Of a value that fits none of several types, jsonargparse says so for each; the types and the value are enough.
         text = re.sub(
             r"Does not validate against any of the Union subtypes Subtypes: \[(.*)\] Errors: .*"
@@ -109,10 +112,24 @@ class SuiteParser(ArgumentParser):
             r"-c is '\1', allowed is the file of a recipe: give one, or leave -c out",
             text,
         )
-        text = plain_words(text)
+        text = plain_words(text, {action.dest: getattr(action, "_typehint", None) for action in self._actions})
         given = unknown_name(text)
-        near = given and "did you mean" not in text and nearest(given, {action.dest for action in self._actions})
+        near = given and "did you mean" not in text and self._nearest(given)
         return f"{text}: did you mean --{near}?" if near else text
+
+    def _unknown(self, unknown: list[str]) -> str:
+        """Each unknown flag with its value and the nearest known one."""
+        parts = []
+        for flag in unknown_flags(self.args, unknown):
+            if not flag.startswith("-"):
+                parts.append(f"unknown argument {flag}: flags begin with --")
+                continue
+            near = self._nearest(flag.lstrip("-").partition("=")[0].partition(" ")[0])
+            parts.append(f"unknown flag {flag}" + (f": did you mean --{near}?" if near else ""))
+        return "; ".join(parts) or f"unknown arguments {' '.join(unknown)}"
+
+    def _nearest(self, given: str) -> str | None:
+        return nearest(given, {action.dest for action in self._actions})
 
 
 def refuse_empty(config: Namespace) -> None:

@@ -121,5 +121,5 @@ def construct(options: dict[str, Any]) -> Trainer:
     """
     try:
         return Trainer(**options)
-    except (ValueError, ImportError) as error:  # a precision or strategy of a library that is not there
+    except (ValueError, TypeError, ImportError) as error:  # a precision or strategy of a library that is not there
         raise UsageError(f"trainer: {' '.join(str(error).split())}") from None

@@ -8,6 +8,7 @@ from typing import Any, Literal, Union, cast, get_args
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch import Trainer
 
+from suite.console import notice
 from suite.domain import Domain, Task
 from suite.effects import Needs, declared, never
 from suite.errors import UsageError
@@ -42,6 +43,16 @@ def _add_source(parser: SuiteParser, domain: Domain, task: str | None) -> None:
 def default_recipe(domain: Domain, task: str, configs: Path) -> Path:
     """The file of defaults of a task: ``default.yaml`` for the domain's own first one."""
     return configs / domain.name / ("default.yaml" if task == domain.default else f"{task}.yaml")
+
+
+def report_defaults(config: Any, defaults: Path) -> None:
+    """Say that defaults made for the embedded sample apply to other data, if no recipe was given."""
+    dataset = config["data"].get("dataset", "sample")
+    if dataset != "sample" and not config.config:
+        notice(
+            f"settings: {_shown(defaults)} (tuned for the embedded sample) also applies to data.dataset {dataset}; "
+            "-c FILE or flags replace its values"
+        )
 
 
 def fit_parser(domain: Domain, task_name: str, *, defaults: Path | None, verb: str = "fit") -> SuiteParser:

@@ -4,12 +4,15 @@ All frames stand on one pair of axes: with axes for each, matplotlib would take 
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
+
+from suite.fonts import cover
 
 COLUMNS, ROWS = 12, 6  # frames of a strip, strips
 _GAP = 0.08  # between frames, as a share of their side
@@ -41,7 +44,7 @@ def film_strips(frames: Tensor, lengths: Tensor, *, titles: Sequence[str], weigh
             axes.text(
                 corner + side / 2, begin + 1.11 * side, f"{weight:.2f}", fontsize=7, ha="center", va="top", color=colour
             )
-    return axes.get_figure()  # type: ignore[return-value]
+    return cover(cast(Figure, axes.get_figure()))
 
 
 def contact_sheet(images: Tensor, *, titles: Sequence[str]) -> Figure:
@@ -52,7 +55,7 @@ def contact_sheet(images: Tensor, *, titles: Sequence[str]) -> Figure:
     for column, (image, title) in enumerate(zip(images[:shown], titles, strict=False)):
         _paste(axes, image.permute(1, 2, 0).cpu().numpy(), step * column, 0.25 * side)
         axes.text(step * column, 0.2 * side, title, fontsize=6, va="bottom", parse_math=False)
-    return axes.get_figure()  # type: ignore[return-value]
+    return cover(cast(Figure, axes.get_figure()))
 
 
 def _spread(length: int) -> list[int]:

@@ -1,6 +1,5 @@
 """From a checkpoint to a model that evaluates and predicts: nothing else is needed."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -174,7 +173,5 @@ def _peek(verb: str, arguments: Sequence[str]) -> str:
 
 
 def _trainer(options: Any) -> Trainer:
-    # Our sampler gives every example once in prediction, which Lightning cannot know.
-    warnings.filterwarnings("ignore", message=".*using a custom batch sampler .* for prediction.*")
     off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary", "use_distributed_sampler")
     return construct({**vars(options.trainer), **dict.fromkeys(off, False)})

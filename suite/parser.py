@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -76,7 +76,7 @@ class SuiteParser(ArgumentParser):
     def _alone(self, words: Sequence[str]) -> Namespace:
         """The settings that ``words`` give, without defaults and without what is required."""
         self._lines = {}
-        return cast(Namespace, ArgumentParser.parse_args(self, words, defaults=False, _skip_validation=True))
+        return ArgumentParser.parse_args(self, words, defaults=False, _skip_validation=True)
 
     def _check_given(self, words: Sequence[str]) -> None:
         """Look at what the line gives for whole groups (``--trainer FILE``) and as recipes: a file, or settings."""

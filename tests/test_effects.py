@@ -174,8 +174,8 @@ def test_the_compared_setting_may_undo_a_flag() -> None:
 def test_compare_refuses_a_flag_that_no_value_uses(tmp_path: Path) -> None:
     words = ("--setting", "optim.name", "--values", "sgd", "rmsprop", "--optim.beta2", "0.9", "--runs", tmp_path)
     assert_one_line(run("compare", "--domain=text", *words), 2, "optim.beta2: no effect with any of the values")
-    words = ("--setting", "data.sampling.num_frames", "--values", "4", "8", "--runs", tmp_path)
-    assert_one_line(run("compare", "--domain=video", *words), 2, "data.sampling.num_frames is 4, which has no effect")
+    frames = ("--setting", "data.sampling.num_frames", "--values", "4", "8", "--runs", tmp_path)
+    assert_one_line(run("compare", "--domain=video", *frames), 2, "data.sampling.num_frames is 4, which has no effect")
 
 
 def test_fine_tuning_takes_weights_and_vocabularies_from_its_source() -> None:
@@ -187,8 +187,8 @@ def test_fine_tuning_takes_weights_and_vocabularies_from_its_source() -> None:
         "set finetune.assets to data" in unused("text", None, *words, verb="finetune").problems["data.vocabulary.size"]
     )
     assert not unused("text", None, *source, "--data.vocabulary.size", "90", verb="finetune").problems
-    words = (*source, "--finetune.start_groups", "2")
-    assert "finetune.start_groups" in unused("text", None, *words, verb="finetune").problems
+    groups = (*source, "--finetune.start_groups", "2")
+    assert "finetune.start_groups" in unused("text", None, *groups, verb="finetune").problems
 
 
 def test_commands_of_checkpoints_refuse_them_too() -> None:

@@ -63,7 +63,7 @@ def test_names_of_many_classes_are_kept_and_the_figure_grows() -> None:
         assert [text.get_text() for text in axes.get_yticklabels()] == names
         assert [text.get_text() for text in axes.get_xticklabels()] == names
         points = axes.get_position().height * figure.get_figheight() * 72 / count  # of a row
-        assert axes.get_yticklabels()[0].get_fontsize() < points, "names do not overlap"
+        assert float(axes.get_yticklabels()[0].get_fontsize()) < points, "names do not overlap"
         sizes.append(figure.get_figheight())
     assert sizes[0] < sizes[1]
     assert sizes[2] < sizes[3] < 20

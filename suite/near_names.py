@@ -83,11 +83,13 @@ def nearest(given: str, known: Iterable[str]) -> str | None:
     group, _, last = given.rpartition(".")
     if (meant := _by_meaning(given, group, last, names)) is not None:
         return meant
+    below = [name for name in names if group and name.startswith(f"{group}.")]
+    if exact := [name for name in below if name.rpartition(".")[2] == last]:
+        return exact[0]
     if whole := difflib.get_close_matches(given, names, n=1, cutoff=0.85):
         return whole[0]
     inside = [name for name in names if group and name.rpartition(".")[0] == group]
-    below = [name for name in names if group and name.startswith(f"{group}.")]
-    for chosen, cutoff in ((below, 1.0), (inside, 0.65), (below, 0.75), (names, 0.8)):
+    for chosen, cutoff in ((inside, 0.65), (below, 0.75), (names, 0.8)):
         if (near := _by_last_part(last, chosen, cutoff=cutoff)) is not None:
             return near
     return None

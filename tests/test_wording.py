@@ -105,7 +105,9 @@ def test_a_wrong_value_of_every_setting_is_one_plain_line() -> None:
             assert not RAW.search(text), text
     taken = {action.dest for _, action in all_settings()} - refused.keys()
     # Only what may be any string takes all of these values.
-    assert not [name for name in taken if "size" in name or "dropout" in name or name.startswith("optim.")], taken
+    assert not [name for name in taken if name.endswith("_size") or "dropout" in name or name.startswith("optim.")], (
+        taken
+    )
 
 
 def parse_alone(parser: SuiteParser, word: str) -> None:

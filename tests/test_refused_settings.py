@@ -195,6 +195,7 @@ def test_one_text_file_is_no_parallel_text(tmp_path: Path) -> None:
         (["--name", ""], ["--name ''", "one folder name"]),
         (["--name", " "], ["--name ' '", "one folder name"]),
         (["--data.batch_size", "0"], ["batch_size is 0", "1 or more"]),
+        (["--data.num_workers", "1000000000"], ["data.num_workers is 1000000000", "0 to 1,024"]),
     ],
 )
 def test_settings_that_libraries_would_trip_over_are_one_line(

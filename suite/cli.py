@@ -1,6 +1,5 @@
 """The entry of every command: finds the domain before torch is imported, runs a verb, turns errors into one line."""
 
-import argparse
 import re
 import sys
 import traceback
@@ -11,6 +10,7 @@ from typing import Any
 
 from suite.console import forget_notices, speak_utf8
 from suite.errors import SuiteError, UsageError
+from suite.peek import names_domain, peek_domain
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -100,7 +100,7 @@ _OF_A_CHECKPOINT = ("evaluate", "predict")
 def _first_help(verb: str, arguments: Sequence[str], available: Sequence[str]) -> str | None:
     """What ``--help`` says before it is known of which domain or checkpoint; ``None`` where it is, or not asked for."""
     flags = {argument.split("=")[0] for argument in arguments}
-    if not flags & {"-h", "--help"} or flags & {"--domain", "--checkpoint", "--suite"}:
+    if not flags & {"-h", "--help"} or flags & {"--domain", "--checkpoint", "--suite"} or names_domain(arguments):
         return None
     if verb in _OF_A_DOMAIN:
         return (
@@ -162,32 +162,3 @@ def _run(verb: str, arguments: list[str], domains: Domains) -> None:
         average(arguments)
     else:
         raise UsageError(f"no such command: {verb}")
-
-
-def peek_domain(arguments: Sequence[str], available: list[str]) -> str:
-    """The value of ``--domain``, found without importing anything slow.
-
-    Raises:
-        UsageError: it is missing, no domain, or two of them.
-    """
-    peeker = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    peeker.add_argument("--domain", nargs="?", action="append")
-    try:
-        given = peeker.parse_known_args(arguments)[0].domain or [None]
-    except argparse.ArgumentError:
-        given = [None]
-    name, names = given[-1], ", ".join(available)
-    if len(different := list(dict.fromkeys(map(str, given)))) > 1:
-        raise UsageError(f"--domain is given as {' and as '.join(different)}: a command is of one domain: keep one")
-    if name is None:
-        raise UsageError(f"--domain is missing: use --domain NAME, where NAME is one of: {names}")
-    if name not in available:
-        raise UsageError(f"--domain {name}: no such domain; there are: {names}")
-    return name
-
-
-def peek_task(arguments: Sequence[str]) -> str | None:
-    """The value of ``--task``, or ``None``."""
-    peeker = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    peeker.add_argument("--task", nargs="?")
-    return peeker.parse_known_args(arguments)[0].task

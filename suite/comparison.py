@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from suite import run_folder
-from suite.cli import Domains, peek_task
+from suite.cli import Domains
 from suite.closing import Outcome
 from suite.console import notice, report
-from suite.errors import UsageError
+from suite.effects import find_unused
+from suite.errors import UsageError, gather
 from suite.fitting import fit
 from suite.parser import recipes_first
-from suite.verb_parsers import default_recipe, fit_parser, require_one_device
+from suite.peek import peek_task
+from suite.verb_parsers import default_recipe, fit_parser, require_one_device, run_needs
 
 
 def compare(arguments: Sequence[str], domain: str, domains: Domains) -> dict[str, Outcome]:
@@ -32,12 +34,24 @@ def compare(arguments: Sequence[str], domain: str, domains: Domains) -> dict[str
         if word.split("=")[0] in (f"--{options.setting}", "--resume"):
             raise UsageError(f"{word.split('=')[0]} is compare's own: leave it out")
     loaded = domains.load(domain)
-    task = peek_task(rest) or loaded.default
+    task = peek_task(rest, loaded)
     parser = fit_parser(loaded, task, defaults=default_recipe(loaded, task, domains.configs))
+    undone: list[set[str]] = []
     for value in options.values:  # all are looked at before the first is trained
-        config = parser.parse_args(recipes_first([*rest, f"--{options.setting}={value}"]))
+        words = [*rest, f"--{options.setting}={value}"]
+        config = parser.parse_args(recipes_first(words))
+        unused = find_unused(
+            dict(config.items()), parser.given(words, decided=[options.setting]), run_needs(loaded.task(task))
+        )
+        gather([*unused.problems.values()], error=UsageError)
+        undone.append({name for names in unused.undone.values() for name in names})
         run_folder.check_name(Path(config.runs), domain, _name(options.name, value))
         require_one_device(config.trainer, what="runs are compared")
+    if never_used := sorted(set.intersection(*undone) & parser.given(rest).layers[-1].keys()):
+        raise UsageError(
+            f"{', '.join(never_used)}: no effect with any of the values of {options.setting} "
+            f"({', '.join(options.values)}): leave it out"
+        )
     found: dict[str, Outcome] = {}
     for value in options.values:
         notice(f"{options.setting} {value}")
@@ -45,7 +59,7 @@ def compare(arguments: Sequence[str], domain: str, domains: Domains) -> dict[str
         same = [f"--threads={outcome.threads}" for outcome in list(found.values())[:1]]
         words = [*rest, "--domain", domain, *same, f"--{options.setting}={value}", "--trainer.devices=1"]
         words += [] if options.name is None else [f"--name={_name(options.name, value)}"]
-        found[value] = fit(words, domain, domains)
+        found[value] = fit(words, domain, domains, decided=[options.setting])
     report("")
     for line in table(options.setting, found):
         report(line)

@@ -15,12 +15,13 @@ from typing import Any
 
 from suite import run_folder
 from suite.checkpoint import write_text
-from suite.cli import Domains, peek_task
+from suite.cli import Domains
 from suite.console import notice, report
 from suite.domain import Domain
 from suite.errors import CheckpointError, SuiteError, UsageError
 from suite.fitting import fit
 from suite.parser import recipes_first
+from suite.peek import peek_task
 from suite.run_lock import locked
 from suite.verb_parsers import default_recipe, fit_parser, require_one_device
 
@@ -106,7 +107,7 @@ def _check(arguments: Sequence[str], domain: Domain, domains: Domains, *, verb: 
             raise UsageError(f"{word.split('=')[0]} is crossvalidate's own: leave it out")
         if word.split("=")[0] == "--trainer.devices" and word.split("=")[-1] not in ("--trainer.devices", "1", "auto"):
             raise UsageError("--trainer.devices: folds are trained by one process, one after the other: leave it out")
-    task = peek_task(arguments) or domain.default
+    task = peek_task(arguments, domain)
     parser = fit_parser(domain, task, defaults=default_recipe(domain, task, domains.configs), verb=verb)
     if "data.folds" not in {action.dest for action in parser._actions}:
         raise UsageError(f"domain {domain.name}, task {task}: its data has no folds, so it cannot be cross-validated")

@@ -1,6 +1,6 @@
 """``fit``: from a command line to a run folder with its checkpoints, figures and samples."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,12 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from suite import run_folder
 from suite.callbacks import closing_names
 from suite.checkpoint import RECORD_KEY, STEPS_DONE_KEY, make_record, read
-from suite.cli import Domains, peek_task
+from suite.cli import Domains
 from suite.closing import Outcome, command, report_outcome, test_best
 from suite.console import from_here, is_first_process, notice
 from suite.data import SuiteDataModule
 from suite.domain import Domain, Task
+from suite.effects import refuse_unused
 from suite.errors import DataError, UsageError, gather
 from suite.finetune import Source, open_source
 from suite.layer_groups import FinetuneConfig
@@ -25,6 +26,7 @@ from suite.metrics_file import MetricsFile
 from suite.module import SuiteModule
 from suite.optim import OptimConfig
 from suite.parser import SuiteParser, parse_over, recipes_first, settings_of
+from suite.peek import peek_task
 from suite.precision import refuse_other_precision, settle_precision
 from suite.process import prepare_process
 from suite.resume import refuse_average, refuse_changes
@@ -35,33 +37,46 @@ from suite.threads import settle_threads
 from suite.tracking import TrackingConfig, build_logger, check_online, finish, resolve_mode
 from suite.trainer import build_trainer, quiet_libraries
 from suite.trainer_settings import check_validation_interval
-from suite.verb_parsers import default_recipe, fit_parser
+from suite.verb_parsers import default_recipe, fit_parser, report_defaults, run_needs
 from suite.wandb_logger import read_run_id
 
 _NOT_SETTINGS = ("config", "resume", "debug", "name", "runs")
 
 
-def fit(arguments: Sequence[str], domain_name: str, domains: Domains, *, verb: str = "fit") -> Outcome:
+def fit(
+    arguments: Sequence[str], domain_name: str, domains: Domains, *, verb: str = "fit", decided: Collection[str] = ()
+) -> Outcome:
     """Train, test the best checkpoint, say what to do next; ``finetune`` begins with the weights of a source.
 
-    Gives the test figures. The run folder is locked meanwhile.
+    Gives the test figures. The run folder is locked meanwhile. ``decided`` names settings that another command varies
+    itself.
 
     Raises:
         SuiteError: anything that a user can cause; see the message.
     """
     with ExitStack() as held:
-        return _fit_verb(arguments, domain_name, domains, verb=verb, held=held)
+        return _fit_verb(arguments, domain_name, domains, verb=verb, decided=decided, held=held)
 
 
-def _fit_verb(arguments: Sequence[str], domain_name: str, domains: Domains, *, verb: str, held: ExitStack) -> Outcome:
+def _fit_verb(
+    arguments: Sequence[str],
+    domain_name: str,
+    domains: Domains,
+    *,
+    verb: str,
+    decided: Collection[str],
+    held: ExitStack,
+) -> Outcome:
     """``fit``, with ``held`` for the lock on the run folder."""
     quiet_libraries()
     domain: Domain = domains.load(domain_name)
-    name = peek_task(arguments) or domain.default
-    domain.task(name)
-    parser = fit_parser(domain, name, defaults=default_recipe(domain, name, domains.configs), verb=verb)
+    name = peek_task(arguments, domain)
+    defaults = default_recipe(domain, name, domains.configs)
+    parser = fit_parser(domain, name, defaults=defaults, verb=verb)
     # What --print_config is to print of a fine-tuning run is known once its source is.
     config = parser.parse_args([each for each in recipes_first(arguments) if verb == "fit" or each != "--print_config"])
+    if config.task != name:  # of a recipe that can be read only once
+        raise UsageError(f"task is {config.task} in a recipe that is no file: add --task {config.task}")
     source, origin = None, None
     if config.resume is not None:
         source = held.enter_context(run_folder.resumed(config.resume, Path(config.runs), domain.name))
@@ -73,6 +88,10 @@ def _fit_verb(arguments: Sequence[str], domain_name: str, domains: Domains, *, v
             origin = open_source(config.source, config=policy, domain=domain, load=domains.load)
             config = parse_over(parser, origin.defaults(domain.task(name)), arguments, source=config.source)
         settle_precision(config.trainer)
+    given = parser.given(arguments, decided=decided)
+    refuse_unused(dict(config.items()), given, run_needs(domain.task(name)))
+    if config.resume is None:
+        report_defaults(config, defaults)
     settings = settings_of(config, without=_NOT_SETTINGS)
     run = parser.instantiate(config)
     tracking = TrackingConfig(**vars(run.tracking))

@@ -53,7 +53,7 @@ def check_name(root: Path, domain: str, name: str | None) -> None:
     """
     if name is None:
         return
-    if not name or name in (".", "..") or "/" in name or "\\" in name:
+    if not name.strip() or name in (".", "..") or "/" in name or "\\" in name:
         raise UsageError(f"--name {name!r}: allowed is one folder name, without slashes")
     if is_first_process() and (root / domain / name).exists():
         raise UsageError(_exists(root / domain / name))

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, ClassVar, Literal, cast, get_args
 
 import wandb
 from lightning.pytorch import Trainer
@@ -20,13 +20,14 @@ from wandb.sdk import wandb_setup
 from wandb.sdk.lib import wbauth
 
 from suite.console import from_here, notice
+from suite.effects import Declared, Needs
 from suite.errors import UsageError
 from suite.wandb_logger import ID_FILE, OFFLINE_HINT, WandbTracker, client_folders, one_line, read_run_id, write_run_id
 
 Mode = Literal["online", "offline", "disabled"]
 
 
-@dataclass
+@dataclass(frozen=True)
 class TrackingConfig:
     """Weights & Biases tracking.
 
@@ -40,6 +41,11 @@ class TrackingConfig:
         tags: Words to find the run by.
         notes: A sentence on what the run is for.
     """
+
+    only_with: ClassVar[Declared] = dict.fromkeys(
+        ("project", "entity", "name", "group", "tags", "notes"),
+        Needs(("mode",), lambda mode: mode != "disabled", "set {0} to offline or online"),
+    )
 
     mode: Mode | None = None
     project: str = "sequence-suite"

@@ -16,11 +16,13 @@ from domains.audio.requests import GenerationBatch, Request, RequestExamples, ad
 from domains.audio.windows import WaveExamples, Window
 from suite.console import notice
 from suite.data import Examples, SuiteDataModule
+from suite.effects import Declared, a_table, held_out_share, is_set, one_of
 from suite.errors import DataError, UsageError
 from suite.labels import clean_name
 from suite.listing import ListingColumns
 from suite.mu_law import silence
 from suite.sequence import pad_sequences
+from suite.sources import is_table
 from suite.splits import SPLITS, Division, check_sources
 
 
@@ -75,6 +77,13 @@ class AudioData(SuiteDataModule):
         {"held_out", "folds", "fold", "conditions", "sample_rate", "mel", "sample_minutes"}
     )
     prediction_usage: ClassVar[str] = "--seconds 1 --count 4 --output generated"
+
+    only_with: ClassVar[Declared] = {
+        **dict.fromkeys(("path_column", "group_column", "split_column"), a_table(is_table)),
+        "held_out": held_out_share("sample", "fsdd", "ljspeech"),
+        "fold": is_set("folds"),
+        "sample_minutes": one_of("dataset", "sample"),
+    }
 
     def __init__(
         self,

@@ -14,9 +14,11 @@ from domains.audio.data import WaveBatch
 from domains.audio.figures import waves_figure
 from domains.audio.files import write_header
 from domains.audio.generate import generate_files, generate_waves
+from domains.audio.listing import CONDITIONS
 from domains.audio.network import NetworkConfig, WaveNet
 from domains.audio.requests import GenerationBatch
 from suite.console import notice, one_line
+from suite.effects import Declared, Needs, above
 from suite.losses import linear_cross_entropy
 from suite.metrics import WeightedMean
 from suite.module import StepOutput, SuiteModule
@@ -50,6 +52,14 @@ class WaveformModule(SuiteModule):
 
     monitor: ClassVar[str] = "val/bits"
     unit: ClassVar[str] = "samples"
+    only_with: ClassVar[Declared] = {
+        "condition_size": Needs(
+            ("data.dataset", "data.conditions"),
+            lambda dataset, names: bool(CONDITIONS.get(dataset) if names is None else names),
+            "name conditions in {1}",
+        ),
+        "local_channels": above("data.mel.bands", 0),
+    }
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ All frames stand on one pair of axes: with axes for each, matplotlib would take 
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy
 from matplotlib.axes import Axes
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from domains.video.stored import StoredClips
+from suite.fonts import cover
 
 COLUMNS, ROWS = 12, 6  # frames of a strip, strips
 _GAP = 0.08  # between frames, as a share of their side
@@ -45,7 +47,7 @@ def film_strips(
             axes.text(
                 corner + side / 2, begin + 1.11 * side, f"{weight:.2f}", fontsize=7, ha="center", va="top", color=colour
             )
-    return axes.get_figure()  # type: ignore[return-value]
+    return cover(cast(Figure, axes.get_figure()))
 
 
 def contact_sheet(images: Tensor, *, titles: Sequence[str]) -> Figure:
@@ -56,7 +58,7 @@ def contact_sheet(images: Tensor, *, titles: Sequence[str]) -> Figure:
     for column, (image, title) in enumerate(zip(images[:shown], titles, strict=False)):
         _paste(axes, image.permute(1, 2, 0).cpu().numpy(), step * column, 0.25 * side)
         axes.text(step * column, 0.2 * side, title, fontsize=6, va="bottom", parse_math=False)
-    return axes.get_figure()  # type: ignore[return-value]
+    return cover(cast(Figure, axes.get_figure()))
 
 
 def _chosen(frames: Tensor | StoredClips, row: int, places: list[int]) -> Tensor:

@@ -17,7 +17,9 @@ from domains.video.notes import report_notes
 from suite import run_folder
 from suite.classification import NO_LABEL, count_labels, encode_labels, label_assets
 from suite.data import Examples, SuiteDataModule
+from suite.effects import Declared, a_table, held_out_share, is_set, one_of
 from suite.errors import UsageError
+from suite.sources import is_table
 from suite.splits import Division, Splits, check_sources
 from suite.vocabulary import Labels
 
@@ -45,6 +47,12 @@ class LabelledFiles(SuiteDataModule):
     own_settings: ClassVar[frozenset[str]] = SuiteDataModule.own_settings | {"augment"}
     kind: ClassVar[str] = "file"
     prediction_usage: ClassVar[str] = "FILE FILE"
+    only_with: ClassVar[Declared] = {
+        **dict.fromkeys(("path_column", "label_column", "group_column", "split_column"), a_table(is_table)),
+        "held_out": held_out_share("sample"),
+        "fold": is_set("folds"),
+        "sample_size": one_of("dataset", "sample"),
+    }
 
     def __init__(
         self,

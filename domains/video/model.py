@@ -16,6 +16,7 @@ from domains.video.network import ClipClassifier, HeadConfig, HeadKind, ImageCla
 from domains.video.weights import OWN, load_weights
 from suite.classification import ClassificationModule, ClassWeights, Scores
 from suite.console import notice, one_line
+from suite.effects import Declared, one_of
 from suite.errors import UsageError
 from suite.optim import OptimConfig
 from suite.pooling import PoolingKind
@@ -138,6 +139,7 @@ class ClipModule(FrameModule):
     """
 
     unit: ClassVar[str] = "clips"
+    only_with: ClassVar[Declared] = dict.fromkeys(("encoder", "pooling"), one_of("head", "recurrent"))
     fresh_keys: ClassVar[tuple[str, ...]] = ("network.encoder.*", "network.pooling.*", "network.output.*")
     network: ClipClassifier
 

@@ -26,7 +26,7 @@ _STREAMS: dict[StreamsKind, tuple[str, ...]] = {
 }
 
 
-@dataclass
+@dataclass(frozen=True)
 class HeadConfig:
     """What stands between the features of frames and the classes; see ``ClipModule`` for the meaning of each."""
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from suite.console import one_line
 from suite.errors import SuiteError
 from suite.figures import confusion_figure
 
@@ -44,6 +45,7 @@ class ClassReport:
         rows = self.by_class()
         if len(rows) > MOST_LINES:
             rows = sorted(rows, key=lambda row: (row["f1"] is None, row["f1"]))[:MOST_LINES]
+        rows = [{**row, "label": one_line(row["label"])} for row in rows]
         width = min(max(len("class"), *(len(row["label"]) for row in rows)), 30)
         lines = [f"  {'class':<{width}}  precision    recall        f1  examples"]
         for row in rows:

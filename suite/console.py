@@ -29,6 +29,21 @@ def notice(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
+_said: set[str] = set()
+
+
+def notice_once(text: str) -> None:
+    """A ``notice`` that a command gives a single time, however often the data that it is about are read."""
+    if text not in _said:
+        _said.add(text)
+        notice(text)
+
+
+def forget_notices() -> None:
+    """Begin a command: ``notice_once`` gives each notice again."""
+    _said.clear()
+
+
 def report(text: str = "") -> None:
     """Print a result.
 

@@ -1,15 +1,25 @@
 """Tables that list items: the columns that a domain reads, and those of groups and splits."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from suite.console import notice_once
+from suite.delimited import listed
 from suite.errors import UsageError, gather
-from suite.sources import columns_of, read_table
+from suite.labels import clean_name, clean_names, looks_missing
 from suite.splits import SPLITS
+from suite.tables import Table, open_table
 
 _GROUP, _SPLIT = "group", "split"
+_SPELLINGS = {
+    "train": ("train", "training", "trn"),
+    "val": ("val", "valid", "validation", "dev", "development"),
+    "test": ("test", "testing", "tst"),
+}
+_MEANT = {spelling: split for split, spellings in _SPELLINGS.items() for spelling in spellings}
 
 
 @dataclass(frozen=True)
@@ -17,10 +27,12 @@ class ListingColumns:
     """The columns of groups and splits; none where ``None``.
 
     A table need not have those that are called as here, but it must have one that was asked for by another name.
+    ``delimiter`` is that of .csv and .tsv files that use another one than usual.
     """
 
     group: str | None = _GROUP
     split: str | None = _SPLIT
+    delimiter: str | None = None
 
     def refuse_for(self, place: Path) -> None:
         """Refuse names of columns for a folder, which has none.
@@ -43,24 +55,109 @@ class Entry(NamedTuple):
 
 
 def read_entries(
-    path: Path, *, columns: Sequence[str], listing: ListingColumns, filled: Sequence[str] = ()
+    path: Path,
+    *,
+    columns: Sequence[str],
+    listing: ListingColumns,
+    filled: Sequence[str] = (),
+    names: Sequence[str] = (),
+    flags: Mapping[str, str] | None = None,
 ) -> list[Entry]:
-    """The rows of a table, of which the columns ``filled`` may not be empty.
+    """The rows of a table.
+
+    The use of a column of groups or splits is reported, as the user may not know of it.
+
+    Args:
+        path: of the table.
+        columns: what ``values`` are of.
+        listing: the columns of groups and splits.
+        filled: those of ``columns`` that may not be empty.
+        names: those of ``columns`` whose values are names (labels, conditions): they are cleaned by ``clean_name``, and
+            how many of them were changed is reported.
+        flags: for each of ``columns`` the flag that names it, for messages.
 
     Raises:
-        UsageError, DataError: as ``read_table``; and empty values or splits that there are not, all of them at once.
+        UsageError, DataError: as ``read_table``; and empty values or unknown splits, all of them at once.
     """
-    usual, present = (_GROUP, _SPLIT), columns_of(path)
-    group, split = (name if name not in usual or name in present else None for name in (listing.group, listing.split))
+    table = open_table(path, delimiter=listing.delimiter)
+    group, split = (_role(table, name, columns) for name in (listing.group, listing.split))
     roles = [name for name in (group, split) if name]
-    entries, problems = [], []
-    for number, row in enumerate(read_table(path, columns=[*columns, *roles]), start=1):
-        values, said = row[: len(columns)], dict(zip(roles, row[len(columns) :], strict=True))
-        own_group, own_split = (said[name].strip() or None if name else None for name in (group, split))
-        empty = [name for name, value in zip(columns, values, strict=True) if name in filled and not value.strip()]
-        problems += [f"{path}, row {number}: {name} is empty" for name in empty]
-        if own_split and own_split not in SPLITS:
-            problems.append(f"{path}, row {number}: {split} is {own_split!r}, allowed are {', '.join(SPLITS)}")
-        entries.append(Entry(number, values, own_group, own_split))
+    all_flags = {**{name: f"--data.{role}_column" for role, name in _roles(group, split)}, **(flags or {})}
+    rows = table.rows([*columns, *roles], flags=all_flags)
+    problems = _empty(table, rows, columns, filled)
+    cells = dict(zip([*columns, *roles], zip(*(values for _, values in rows), strict=True), strict=True))
+    for name in [*names, *roles]:
+        cells[name] = tuple(clean_names(cells[name], where=f"{path}, column {name!r}"))
+    groups = [value or None for value in cells[group]] if group else [None] * len(rows)
+    splits: list[str | None] = [None] * len(rows)
+    if split:
+        splits = [_MEANT.get(value.casefold()) if value else None for value in cells[split]]
+        problems += [
+            f"{path}, {table.unit} {number}: {split} is {value!r}, allowed are {', '.join(SPLITS)}"
+            for (number, _), value, meant in zip(rows, cells[split], splits, strict=True)
+            if value and meant is None
+        ]
     gather(problems)
-    return entries
+    if group:
+        _report_groups(path, group, groups, named=group != _GROUP)
+    if split:
+        _report_splits(path, split, cells[split], named=split != _SPLIT)
+    values = list(zip(*(cells[name] for name in columns), strict=True))
+    return [Entry(number, *each) for number, each in enumerate(zip(values, groups, splits, strict=True), start=1)]
+
+
+def _role(table: Table, name: str | None, columns: Sequence[str]) -> str | None:
+    """The column of a role, if the table has it; a column that is read for something else has no other role."""
+    if name not in (_GROUP, _SPLIT):
+        return name
+    taken = {clean_name(column) for column in columns}
+    return name if table.has(name) and clean_name(name) not in taken else None
+
+
+def _roles(group: str | None, split: str | None) -> list[tuple[str, str]]:
+    return [(role, name) for role, name in ((_GROUP, group), (_SPLIT, split)) if name]
+
+
+def _empty(
+    table: Table, rows: Sequence[tuple[int, Sequence[str]]], columns: Sequence[str], filled: Sequence[str]
+) -> list[str]:
+    """What is wrong with rows that lack a value in a column that has to be ``filled``: in any format the same words."""
+    problems = []
+    for place, name in enumerate(columns):
+        empty = [number for number, values in rows if name in filled and not clean_name(values[place])]
+        if empty:
+            problems.append(
+                f"{table.path}: {len(empty)} of {len(rows)} rows have no value in column {name!r} "
+                f"({listed(empty, unit=table.unit)}); fill them in or remove the rows"
+            )
+    return problems
+
+
+def _report_groups(path: Path, column: str, groups: Sequence[str | None], *, named: bool) -> None:
+    """Report a column of groups: always if the user may not know of it, else only what is odd about it."""
+    counts = Counter(group for group in groups if group is not None)
+    missing = [(name, count) for name, count in counts.items() if looks_missing(name)]
+    odd = [f"group {name!r} ({count} rows) looks like a missing value" for name, count in missing]
+    if not named and counts:
+        alone = f" ({groups.count(None)} rows without one stand alone)" if None in groups else ""
+        odd.insert(
+            0,
+            f"each of the {len(counts)} groups in column {column!r} stays whole in one split{alone}; to ignore the "
+            "column, set --data.group_column null",
+        )
+    if odd:
+        notice_once(f"data: {path}: {'; '.join(odd)}")
+
+
+def _report_splits(path: Path, column: str, spelt: Sequence[str], *, named: bool) -> None:
+    """Report a column of splits in the same way, and which spellings are read as which split."""
+    counts = Counter(_MEANT[value.casefold()] for value in spelt if value)
+    others = dict.fromkeys(value for value in spelt if value and value not in SPLITS)
+    parts = [f"{value!r} in column {column!r} is read as {_MEANT[value.casefold()]}" for value in others]
+    if not named and counts:
+        found = ", ".join(f"{split} {counts[split]}" for split in SPLITS if counts[split])
+        parts.insert(
+            0, f"column {column!r} gives the splits ({found}); to ignore the column, set --data.split_column null"
+        )
+    if parts:
+        notice_once(f"data: {path}: {'; '.join(parts)}")

@@ -7,7 +7,7 @@ the step that one process makes with the same examples.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, cast
 
@@ -115,10 +115,13 @@ class SuiteModule(LightningModule):
         metrics = cast(nn.ModuleDict, self.evaluation[split])
         return {name: float(cast(Metric, metric).compute()) for name, metric in metrics.items()}
 
-    def keep(self, results: list[dict[str, Any]]) -> None:
-        """Hold on to what was generated in an evaluation, if somebody set ``kept`` to a list."""
+    def keep(self, results: list[dict[str, Any]] | Callable[[], list[dict[str, Any]]]) -> None:
+        """Hold on to what was generated in an evaluation, if somebody set ``kept`` to a list.
+
+        ``results`` that take time are given as a function, which is called only if they are kept.
+        """
         if self.kept is not None:
-            self.kept.extend(results)
+            self.kept.extend(results() if callable(results) else results)
 
     def signatures(self) -> dict[str, str]:
         """For metrics of which there are variants: which one was computed, by name."""
@@ -167,7 +170,10 @@ class SuiteModule(LightningModule):
         return {name: value for name, value in result.items() if isinstance(value, str)}
 
     def prediction_notes(self, results: Sequence[dict[str, Any]]) -> list[str]:
-        """What must not pass in silence about all ``results`` of ``predict_step``: each a line on standard error."""
+        """What must not pass in silence about all ``results`` of ``predict_step``: each a line on standard error.
+
+        Of a result only its numbers and flags may be there: the texts of a million of them are not held in memory.
+        """
         return []
 
     def configure_model(self) -> None:

@@ -74,6 +74,7 @@ class AudioData(SuiteDataModule):
         {"held_out", "folds", "fold", "conditions", "sample_rate", "mel", "sample_minutes"}
     )
     prediction_usage: ClassVar[str] = "--seconds 1 --count 4 --output generated"
+    prediction_steps: ClassVar[int | None] = None
 
     def __init__(
         self,

@@ -15,6 +15,7 @@ from suite.data import Examples
 from suite.errors import DataError, UsageError
 from suite.flat import FlatSequences, Ids, pad_ids
 from suite.folds import fold_parts, hold_out_parts
+from suite.inputs import InputColumns
 from suite.sources import is_table, read_lines, read_table
 from suite.splits import SPLITS, check_sources
 from suite.stream import Chunk, ChunkKey, Chunks, StreamDataModule
@@ -163,6 +164,10 @@ class LanguageData(StreamDataModule):
             raise DataError(f"the {split} text has no tokens")
         seed = self.seed if split == "train" else None
         return TokenStream(ids, tokenizer=self.tokenizer, chunk_length=self.chunk_length, seed=seed)
+
+    @property
+    def input_columns(self) -> InputColumns:
+        return InputColumns([self.text_column], "data.text_column", self.delimiter)
 
     def load_inputs(self, inputs: Sequence[str]) -> Examples:
         rows = self.tokenizer.encode_batch(inputs)

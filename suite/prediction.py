@@ -31,7 +31,7 @@ def predict(arguments: Sequence[str], domains: Domains) -> None:
         DataError: after all results, if some of them are an ``error`` in place of a prediction.
     """
     module, data, trainer, options = restore("predict", arguments, domains, add=_add)
-    output: str | None = options.get("result_file")
+    output: str | None = None if _has_own_output(type(data)) else options.output
     form = _format(options.format, output)
     if output is not None:
         check_output(output, inputs=[*(options.get("files") or []), options.checkpoint])
@@ -160,12 +160,19 @@ def _format(given: Format | None, output: str | None) -> Format:
 
 def _add(parser: SuiteParser, task: Task) -> None:
     task.data.add_prediction_arguments(parser)
-    if "--output" not in parser._option_string_actions:  # a domain that writes files has a folder of that name
+    if not _has_own_output(task.data):
         parser.add_argument(
-            "--output", dest="result_file", type=str | None, default=None,
+            "--output", type=str | None, default=None,
             help="File for the results, in place of standard output; it is there once it is whole.",
         )  # fmt: skip
     parser.add_argument(
         "--format", type=Format | None, default=None,
         help="Lines of text, or of JSON; that of --output by its name (.jsonl), else text.",
     )  # fmt: skip
+
+
+def _has_own_output(data: type[SuiteDataModule]) -> bool:
+    """Whether a domain declares an ``--output`` itself, such as a folder for what it generates."""
+    parser = SuiteParser()
+    data.add_prediction_arguments(parser)
+    return "--output" in parser._option_string_actions

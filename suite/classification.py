@@ -4,9 +4,7 @@ A domain's module inherits ``ClassificationModule`` and writes ``logits``; its b
 ``indices`` and ``inputs`` (what a result names its input by). Its data module makes ``label_assets``.
 """
 
-import difflib
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, cast
 
@@ -15,18 +13,29 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score
 
+from suite.class_labels import count_labels, encode_labels, label_assets
 from suite.confusion import ClassReport
-from suite.console import notice_once, one_line
-from suite.errors import DataError, UsageError
-from suite.label_checks import check_classes
-from suite.labels import clean_names, match_names, merge_numbers
+from suite.console import one_line
+from suite.errors import UsageError
 from suite.module import Split, StepOutput, SuiteModule
 from suite.optim import OptimConfig
 from suite.vocabulary import Labels
 
+__all__ = [
+    "NO_LABEL",
+    "ClassWeights",
+    "ClassificationModule",
+    "LabelledBatch",
+    "Scores",
+    "count_labels",
+    "encode_labels",
+    "label_assets",
+    "label_results",
+    "weigh_classes",
+]
+
 ClassWeights = Literal["none", "balanced", "root"]
 TOP_K = 5
-_SHOWN = 20  # known labels in a message
 NO_LABEL = 0  # what stands for the label of an input to predict, which has none
 
 
@@ -50,66 +59,6 @@ class Scores(NamedTuple):
     logits: Tensor
     weights: Tensor | None = None
     penalty: Tensor | None = None
-
-
-def label_assets(labels: Iterable[str], *, where: str) -> dict[str, Any]:
-    """``labels`` (class names, sorted) and ``counts`` (training examples of each): assets of a classifier.
-
-    Labels that differ only by ``clean_name``, or as ``1`` and ``1.0`` do, are one class; that is reported.
-
-    Raises:
-        DataError: fewer than two classes in ``where``, or labels that cannot be classes (``check_classes``).
-    """
-    counts = merge_numbers(Counter(clean_names(labels, where=where)), where=where)
-    if len(counts) < 2:
-        there = f"only the class {next(iter(counts))!r}" if counts else "no class"
-        raise DataError(f"{where}: there is {there}; at least two classes are needed")
-    check_classes(counts, where=where)
-    names = Labels.collect(counts)
-    return {"labels": names.state(), "counts": [counts[name] for name in names.names]}
-
-
-def count_labels(labels: Iterable[str], names: Labels) -> dict[str, Any]:
-    """The asset ``counts`` alone, by classes that are settled."""
-    given = Counter(labels)
-    meant = match_names(given, names.names)
-    counts: Counter[str] = Counter()
-    for label, count in given.items():
-        if label in meant:
-            counts[meant[label]] += count
-    return {"counts": [counts[name] for name in names.names]}
-
-
-def encode_labels(labels: Sequence[str], names: Labels, *, where: str) -> list[int]:
-    """Ids of ``labels``, which may be spelt otherwise than in training (``match_names``); that is reported.
-
-    Raises:
-        DataError: labels of ``where`` that training did not have, how often, and those that it had.
-    """
-    given = Counter(labels)
-    meant = match_names(given, names.names)
-    unknown = Counter({label: count for label, count in given.items() if label not in meant})
-    if unknown:
-        listed = ", ".join(
-            f"{name!r} ({count} times{_nearest(name, names.names)})" for name, count in unknown.most_common(5)
-        )
-        allowed = ", ".join(map(repr, names.names[:_SHOWN]))
-        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-        raise DataError(
-            f"{where}: {len(unknown)} label(s) that training does not have: {listed}; allowed: {allowed}{more}"
-        )
-    others = [f"{name!r} as {known!r} ({given[name]} times)" for name, known in sorted(meant.items()) if name != known]
-    if others:
-        shown = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
-        notice_once(f"data: {where}: labels that training spelt differently are read as in training: {shown}")
-    return names.encode_batch(meant[label] for label in labels)
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    """`` did you mean`` a known label that is spelt nearly like ``name``; else nothing."""
-    same = [each for each in known if each.casefold() == name.casefold()]
-    near = same or difflib.get_close_matches(name, known, n=1, cutoff=0.8)
-    return f", did you mean {near[0]!r}?" if near else ""
 
 
 def weigh_classes(counts: Sequence[int], kind: ClassWeights) -> Tensor | None:

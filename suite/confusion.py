@@ -66,7 +66,7 @@ class ClassReport:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             paths[0].write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-            confusion_figure(self.matrix, names=self.names, title=stem).savefig(paths[1], dpi=80)
+            confusion_figure(self.matrix, names=list(map(one_line, self.names)), title=stem).savefig(paths[1], dpi=80)
         except OSError as error:
             raise SuiteError(f"{folder}: cannot be written ({error.strerror}): choose another folder") from None
         return paths

@@ -32,10 +32,13 @@ def notice(text: str) -> None:
 _said: set[str] = set()
 
 
-def notice_once(text: str) -> None:
-    """A ``notice`` that a command gives a single time, however often the data that it is about are read."""
-    if text not in _said:
-        _said.add(text)
+def notice_once(text: str, *, key: str | None = None) -> None:
+    """A ``notice`` that a command gives a single time, however often the data that it is about are read.
+
+    Of several with one ``key``, which is the text itself if not given, only the first is given.
+    """
+    if (key or text) not in _said:
+        _said.add(key or text)
         notice(text)
 
 

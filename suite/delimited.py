@@ -58,13 +58,14 @@ def check_rows(path: Path, rows: Sequence[NumberedFields]) -> list[NumberedField
         DataError: rows of another width than the header, or that repeat it, all of them at once.
     """
     header = rows[0][1]
+    names = [clean_name(name) for name in header]
     kept: list[NumberedFields] = []
     empty: list[int] = []
     problems: list[str] = []
     for number, fields in rows[1:]:
         if len(fields) == len(header):
             kept.append((number, fields))
-            if fields == header and len(header) > 1:
+            if len(names) > 1 and clean_name(fields[0]) == names[0] and [*map(clean_name, fields)] == names:
                 problems.append(f"{path}, line {number}: the header again, as in files that were joined; remove it")
         elif fields in ([], [""]):
             empty.append(number)
@@ -126,9 +127,12 @@ def shown_delimiter(delimiter: str) -> str:
     return f"'{one_line(delimiter)}'"
 
 
-def looks_like_data(header: Sequence[str]) -> bool:
-    """Whether the first row is a row like others rather than names: numbers, sentences, empty or repeated fields."""
+def looks_like_data(header: Sequence[str], rows: Sequence[NumberedFields]) -> bool:
+    """Whether a header is a row like the others: numbers, sentences, empty or repeated fields, values of ``rows``."""
     names = [name.strip() for name in header]
     numbers = any(name.lstrip("+-").replace(".", "", 1).isdigit() for name in names)
     long = any(len(name) > _LONG_NAME or len(name.split()) > _SHOWN for name in names)
-    return numbers or long or "" in names or len(set(names)) < len(names)
+    again = any(
+        name and name == value.strip() for _, fields in rows for name, value in zip(names, fields, strict=False)
+    )
+    return numbers or long or again or "" in names or len(set(names)) < len(names)

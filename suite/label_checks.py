@@ -9,6 +9,7 @@ from suite.errors import DataError
 from suite.labels import looks_missing
 
 FEWEST = 10  # different labels from which on they are looked at: with fewer, single examples are chance
+_FEWEST_IDS = 20  # examples from which on labels that all differ are refused: a few classes may have one example each
 _FEW_EXAMPLES = 3  # of a class on average; regression targets have fewer
 _SHOWN = 3
 
@@ -35,10 +36,13 @@ def check_classes(counts: Mapping[str, int], *, where: str) -> None:
             "another column with --data.label_column"
         )
     if len(names) == total >= FEWEST:
-        raise DataError(
-            f"{where}: each of the {total} examples has a label of its own, such as {shown}. Is this a column of ids? "
-            "Name the column of classes with --data.label_column"
+        text = (
+            f"{where}: each of the {total} examples has a label of its own, such as {shown}; is this a column of ids "
+            "or amounts? Name the column of classes with --data.label_column"
         )
+        if total >= _FEWEST_IDS:
+            raise DataError(text)
+        notice_once(f"data: {text}")
     if _are_measurements(names):
         notice_once(
             f"data: {where}: the {len(names)} labels are mostly numbers with decimals, such as {shown}; they are "
@@ -77,5 +81,5 @@ def _report_odd(counts: Mapping[str, int], *, where: str) -> None:
             "they stay different classes"
         )
     single = Counter(counts.values())[1]
-    if len(counts) >= FEWEST and single > len(counts) / 2:
+    if len(counts) >= FEWEST and len(counts) / 2 < single < len(counts):
         notice_once(f"data: {where}: {single} of {len(counts)} classes have a single example")

@@ -39,8 +39,8 @@ def clean_names(names: Iterable[str], *, where: str) -> list[str]:
         first = next(iter(changed))
         shown = repr(first) if unicodedata.is_normalized("NFC", first) else ascii(first)
         notice_once(
-            f"data: {where}: {changed.total()} of {len(given)} values have white space at their ends or decomposed "
-            f"characters and are read without, such as {shown} as {known[first]!r}"
+            f"data: {where}: {changed.total()} of {len(given)} values had white space at their ends or decomposed "
+            f"characters and are cleaned, such as {shown} to {known[first]!r}"
         )
     return cleaned
 
@@ -70,8 +70,16 @@ def match_names(wanted: Iterable[str], known: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def merge_numbers(counts: Mapping[str, int], *, where: str) -> dict[str, int]:
-    """``counts`` in which ``1`` and ``1.0`` are one name, the shorter. That they are is reported."""
+def same_names(known: Iterable[str]) -> dict[str, list[str]]:
+    """The spellings of each name that ``known`` has several times by ``clean_name``."""
+    spellings: dict[str, list[str]] = {}
+    for name in known:
+        spellings.setdefault(clean_name(name), []).append(name)
+    return {name: each for name, each in spellings.items() if len(each) > 1}
+
+
+def merge_numbers(counts: Mapping[str, int]) -> dict[str, int]:
+    """``counts`` in which ``1`` and ``1.0`` are one name, the shorter."""
     merged: dict[str, int] = {}
     shortest: dict[str, str] = {}
     for name in sorted(counts, key=len):
@@ -79,8 +87,6 @@ def merge_numbers(counts: Mapping[str, int], *, where: str) -> dict[str, int]:
     for name, count in counts.items():
         meant = shortest[_number(name)]
         merged[meant] = merged.get(meant, 0) + count
-        if meant != name:
-            notice_once(f"data: {where}: label {name!r} ({count} examples) is read as {meant!r}, the same number")
     return merged
 
 

@@ -10,16 +10,10 @@ from suite.console import notice_once
 from suite.delimited import listed
 from suite.errors import UsageError, gather
 from suite.labels import clean_name, clean_names, looks_missing
-from suite.splits import SPLITS
+from suite.splits import SPLITS, split_of
 from suite.tables import Table, open_table
 
 _GROUP, _SPLIT = "group", "split"
-_SPELLINGS = {
-    "train": ("train", "training", "trn"),
-    "val": ("val", "valid", "validation", "dev", "development"),
-    "test": ("test", "testing", "tst"),
-}
-_MEANT = {spelling: split for split, spellings in _SPELLINGS.items() for spelling in spellings}
 
 
 @dataclass(frozen=True)
@@ -91,12 +85,8 @@ def read_entries(
     groups = [value or None for value in cells[group]] if group else [None] * len(rows)
     splits: list[str | None] = [None] * len(rows)
     if split:
-        splits = [_MEANT.get(value.casefold()) if value else None for value in cells[split]]
-        problems += [
-            f"{path}, {table.unit} {number}: {split} is {value!r}, allowed are {', '.join(SPLITS)}"
-            for (number, _), value, meant in zip(rows, cells[split], splits, strict=True)
-            if value and meant is None
-        ]
+        splits = [split_of(value) for value in cells[split]]
+        problems += _unknown_splits(table, split, cells[split], [number for number, _ in rows])
     gather(problems)
     if group:
         _report_groups(path, group, groups, named=group != _GROUP)
@@ -111,7 +101,13 @@ def _role(table: Table, name: str | None, columns: Sequence[str]) -> str | None:
     if name not in (_GROUP, _SPLIT):
         return name
     taken = {clean_name(column) for column in columns}
-    return name if table.has(name) and clean_name(name) not in taken else None
+    if table.has(name):
+        return name if name not in taken else None
+    for near in {*map(clean_name, table.columns)} - taken:
+        if near.casefold() == name:
+            flag = f"--data.{name}_column"
+            notice_once(f"data: {table.path}: column {near!r} is not used; to use it, set {flag} {near}")
+    return None
 
 
 def _roles(group: str | None, split: str | None) -> list[tuple[str, str]]:
@@ -133,27 +129,41 @@ def _empty(
     return problems
 
 
+def _unknown_splits(table: Table, column: str, values: Sequence[str], numbers: Sequence[int]) -> list[str]:
+    places: dict[str, list[int]] = {}
+    for number, value in zip(numbers, values, strict=True):
+        if value and split_of(value) is None:
+            places.setdefault(value, []).append(number)
+    return [
+        f"{table.path}: {column} is {value!r} in {listed(found, unit=table.unit)}, allowed are {', '.join(SPLITS)}"
+        for value, found in places.items()
+    ]
+
+
 def _report_groups(path: Path, column: str, groups: Sequence[str | None], *, named: bool) -> None:
-    """Report a column of groups: always if the user may not know of it, else only what is odd about it."""
+    """Report a column of groups that the user may not know of, and groups that look like a missing value."""
     counts = Counter(group for group in groups if group is not None)
-    missing = [(name, count) for name, count in counts.items() if looks_missing(name)]
-    odd = [f"group {name!r} ({count} rows) looks like a missing value" for name, count in missing]
     if not named and counts:
         alone = f" ({groups.count(None)} rows without one stand alone)" if None in groups else ""
-        odd.insert(
-            0,
-            f"each of the {len(counts)} groups in column {column!r} stays whole in one split{alone}; to ignore the "
-            "column, set --data.group_column null",
+        notice_once(
+            f"data: {path}: each of the {len(counts)} groups in column {column!r} stays whole in one split{alone}; to "
+            "ignore the column, set --data.group_column null",
+            key=f"groups in column {column!r}",  # not again for a file of another split
         )
-    if odd:
-        notice_once(f"data: {path}: {'; '.join(odd)}")
+    for name, count in counts.items():
+        if looks_missing(name):
+            notice_once(
+                f"data: {path}: group {name!r} ({count} rows) looks like a missing value; it is kept as a group"
+            )
 
 
 def _report_splits(path: Path, column: str, spelt: Sequence[str], *, named: bool) -> None:
     """Report a column of splits in the same way, and which spellings are read as which split."""
-    counts = Counter(_MEANT[value.casefold()] for value in spelt if value)
-    others = dict.fromkeys(value for value in spelt if value and value not in SPLITS)
-    parts = [f"{value!r} in column {column!r} is read as {_MEANT[value.casefold()]}" for value in others]
+    counts = Counter(map(split_of, filter(None, spelt)))
+    others: dict[str | None, list[str]] = {}
+    for value in dict.fromkeys(value for value in spelt if value and value not in SPLITS):
+        others.setdefault(split_of(value), []).append(repr(value))
+    parts = [f"{', '.join(values)} in column {column!r} read as {split}" for split, values in others.items()]
     if not named and counts:
         found = ", ".join(f"{split} {counts[split]}" for split in SPLITS if counts[split])
         parts.insert(

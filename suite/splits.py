@@ -7,11 +7,23 @@ from typing import Generic, Protocol, TypeVar
 from suite.console import notice_once
 from suite.errors import DataError, UsageError, gather
 from suite.folds import Indices, fold_parts, hold_out_parts, refuse_shared_groups, whole_groups
+from suite.labels import clean_name
 from suite.tables import check_delimiter, has_delimiter
 
 SPLITS = ("train", "val", "test")
+_SPELLINGS = {
+    "train": ("train", "training", "trn"),
+    "val": ("val", "valid", "validation", "dev", "development"),
+    "test": ("test", "testing", "tst"),
+}
+_MEANT = {spelling: split for split, spellings in _SPELLINGS.items() for spelling in spellings}
 ALL = "all"
 """What ``--data.split`` takes for all of them together."""
+
+
+def split_of(name: str) -> str | None:
+    """The split that a column or folder means by ``name``, which may have a usual other spelling; else ``None``."""
+    return _MEANT.get(clean_name(name).casefold())
 
 
 class Divisible(Protocol):

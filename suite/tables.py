@@ -31,6 +31,7 @@ TableFormat = Literal["csv", "tsv", "jsonl", "parquet"]
 Row = tuple[str, ...]
 NumberedRow = tuple[int, Row]
 _OTHER_NAMES: dict[str, TableFormat] = {"ndjson": "jsonl", "jsonlines": "jsonl"}
+_LOOK = 100  # rows that are compared with the header
 _SHOWN_NAMES, _SHOWN_CHARACTERS = 20, 40
 
 
@@ -69,8 +70,12 @@ class Table:
     def _read(self, places: Sequence[int]) -> list[NumberedRow]:
         raise NotImplementedError
 
-    def _hint(self, columns: Sequence[str]) -> str | None:
+    def _hint(self) -> str | None:
         """Why columns may be missing."""
+        return None
+
+    def _other_delimiter(self, columns: Sequence[str]) -> str | None:
+        """That the fields of a table without ``columns`` are separated by something else."""
         return None
 
     def _places(self, columns: Sequence[str], flags: Mapping[str, str]) -> list[int]:
@@ -86,11 +91,13 @@ class Table:
             elif len(found) > 1:
                 spellings = sorted({self.columns[place] for place in found})
                 same = f" (spelt {', '.join(map(repr, spellings))})" if len(spellings) > 1 else ""
-                other = f"; rename one, or name another column with {flag}" if flag else "; rename one"
-                problems.append(f"{self.path}: column {column!r} is there more than once{same}{other}")
+                remedy = f"; rename one, or name another column with {flag}" if flag else "; rename one"
+                problems.append(f"{self.path}: column {column!r} is there more than once{same}{remedy}")
             places.append(found[0] if found else 0)
-        if missing and (hint := self._hint(missing)):
-            problems = [*problems[:-1], f"{problems[-1]}; {hint}"]
+        if missing and (other := self._other_delimiter(columns)):
+            raise DataError(f"{self.path}: there is no column {' or '.join(map(repr, missing))}; {other}")
+        if missing and (hint := self._hint()):
+            problems[-1] += f"; {hint}"
         gather(problems)
         return places
 
@@ -100,7 +107,7 @@ class Table:
         text = f"column {column!r} is missing; there are {', '.join(shown) or 'none'}{more}"
         near = [name for name in self.columns if clean_name(name).casefold() == clean_name(column).casefold()]
         if near:
-            text += f"; did you mean {near[0]!r}?"
+            return f"{text}; did you mean {near[0]!r}?" + (f" Name it with {flag}" if flag else "")
         return f"{text}; name another with {flag}" if flag else text
 
 
@@ -120,7 +127,7 @@ class _Delimited(Table):
         try:
             rows = self._parse(path, most=self.empty_lines + 1)
         except DataError as error:
-            if hint := self._other_delimiter(path, ()):
+            if hint := self._other_delimiter(()):
                 raise DataError(f"{error}; {hint}") from None
             raise
         return rows[-1][1]
@@ -137,16 +144,18 @@ class _Delimited(Table):
             report_quotes(self.path, chosen)
         return [(number, tuple(values)) for number, values in chosen]
 
-    def _hint(self, columns: Sequence[str]) -> str | None:
-        if hint := self._other_delimiter(self.path, columns):
-            return hint
+    def _hint(self) -> str | None:
         if self.first_line.lower().startswith("sep="):
             return "the first line is a note for Excel: remove it"
         if not self.quoted and any(name.startswith('"') for name in self.columns):
             return "names are in quotes, which are text in .tsv: set --data.delimiter '\\t' to read them like CSV"
-        return "the first row looks like data: write a header above it" if looks_like_data(self.columns) else None
+        try:
+            rows = self._parse(self.path, most=self.empty_lines + _LOOK)[self.empty_lines + 1 :]
+        except DataError:
+            rows = []
+        return "the first row looks like data: write a header above it" if looks_like_data(self.columns, rows) else None
 
-    def _other_delimiter(self, path: Path, columns: Sequence[str]) -> str | None:
+    def _other_delimiter(self, columns: Sequence[str]) -> str | None:
         other = other_delimiter(self.first_line, columns, used=self.delimiter)
         if other is None:
             return None

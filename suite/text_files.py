@@ -13,6 +13,7 @@ from suite.errors import DataError, UsageError, gather
 from suite.file_formats import extension_of, refuse_content, refuse_extension
 
 _BOM, _BOM_CHARACTER = b"\xef\xbb\xbf", "\ufeff"
+_GZIP = b"\x1f\x8b\x08"
 _OWN_MARKS = ("utf-8", "utf8", "ascii")  # encodings in which the marks of UTF-16 and NUL bytes mean another format
 
 
@@ -78,7 +79,11 @@ def _bytes(path: Path, *, pipes: bool) -> bytes:
     refuse_extension(path)
     try:
         data = path.read_bytes()
-        return gzip.decompress(data) if extension_of(path).endswith(".gz") else data
+        if extension_of(path).endswith(".gz"):
+            data = gzip.decompress(data)
+            if data.startswith(_GZIP):
+                raise DataError(f"{path}: the file is compressed twice with gzip; unpack it once")
+        return data
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path}: not a whole gzip file ({error}); fetch it again") from None
     except OSError as error:

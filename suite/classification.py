@@ -166,7 +166,7 @@ class ClassificationModule(SuiteModule):
                 metric.update(logits, batch.labels)
         split: Split = "test" if self.trainer.testing else "val"
         cast(Metric, self.confusion[split]).update(logits, batch.labels)
-        self.keep(lambda: self._targeted(batch, output.outputs))
+        self.keep(lambda: self._targeted(batch, output.outputs), indices=batch.indices)
 
     def _targeted(self, batch: Any, logits: Tensor) -> list[dict[str, Any]]:
         """``label_results`` with the true label of each row: too slow for a validation that keeps none of them."""

@@ -37,11 +37,11 @@ def test_best(trainer: Trainer, module: SuiteModule, data: SuiteDataModule, fold
     tested = found or (last if last.is_file() else None)
     if tested:  # the last one too: its moving average is what evaluate and predict would take
         load_weights(module, weights_of(read(tested)))
-    module.kept = []
+    module.kept, module.kept_below = [], SAMPLES
     trainer.test(module, datamodule=data, verbose=False)
     if trainer.is_global_zero:
         module.write_evaluation("test", folder / SAMPLES_FOLDER, "test")
-    samples, module.kept = gather_results(module.kept)[:SAMPLES], None
+    samples, module.kept, module.kept_below = gather_results(module.kept)[:SAMPLES], None, None
     return Outcome(test_figures(trainer), samples, found)
 
 

@@ -191,7 +191,7 @@ def scores(references: Sequence[str], hypotheses: Sequence[str], vocabulary: Voc
     module = TranslationModule(data.assets, embedding_size=8, encoder=encoder)
     pairs = [("a", text) for text in references]
     batch: PairBatch = data.collate([(index, [4, 3], [2, 3], pair) for index, pair in enumerate(pairs)])
-    module.translate = lambda *_, **__: [{"translation": text} for text in hypotheses]  # type: ignore[method-assign,assignment,misc]
+    module.translate = lambda *_, **__: [{"translation": text} for text in hypotheses]  # type: ignore[method-assign]
     module._trainer = SimpleNamespace(validating=True)  # type: ignore[assignment]
     metrics: Any = dict(module.evaluation["test"].items())  # type: ignore[operator]
     module.update_metrics(metrics, batch, StepOutput(torch.tensor(1.0), torch.tensor(1.0), torch.tensor(1.0)))

@@ -17,7 +17,7 @@ from suite.data import SuiteDataModule
 from suite.errors import SuiteError
 from tests import toy
 from tests.commands import TOY_CONFIGS, Ran, assert_one_line, fit_toy, run, trained
-from tests.predicted import BAD, GOOD, predict
+from tests.predicted import BAD, GOOD, predict, texts_run
 
 LINES = [f"{GOOD} {number}" for number in range(10)]
 STDIN = "".join(f"{line}\n" for line in LINES).encode()
@@ -109,8 +109,16 @@ def test_results_come_window_by_window_in_order(monkeypatch: pytest.MonkeyPatch)
     whole = [json.loads(line) for line in predict("--format", "jsonl", stdin=STDIN).lines]
     windowed(monkeypatch)
     events: list[str] = []
-    monkeypatch.setattr(prediction, "report", lambda text: (events.append("result"), report(text)))
-    failing(monkeypatch, lambda texts: events.append(f"batch of {len(texts)}"))  # type: ignore[func-returns-value]
+
+    def note(text: str) -> None:
+        events.append("result")
+        report(text)
+
+    def count(texts: list[str]) -> None:
+        events.append(f"batch of {len(texts)}")
+
+    monkeypatch.setattr(prediction, "report", note)
+    failing(monkeypatch, count)
     ran = predict("--format", "jsonl", stdin=STDIN)
     parts = [json.loads(line) for line in ran.lines]
     assert [each["input"] for each in parts] == [each["input"] for each in whole] == LINES
@@ -147,7 +155,7 @@ def test_windows_change_no_draw(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_huge_input_stands_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [*LINES[:5], "word " * 60_000, *LINES[5:]]
     sizes = []
-    kind = {"classifier": TextModule, "language": LanguageModule}[name]
+    kind: Any = {"classifier": TextModule, "language": LanguageModule}[name]
     step = kind.predict_step
 
     def predict_step(self: Any, batch: Any, batch_index: int) -> list[dict[str, Any]]:
@@ -249,15 +257,9 @@ def test_results_of_evaluate_and_predict_have_the_same_fields(tmp_path: Path) ->
     output = tmp_path / "a.jsonl"
     predicted = fields(predict(table, "--output", output), output)
     flags = ("--data.dataset", "files", "--data.test", table, "--output", output)
-    evaluated = fields(run("evaluate", "--checkpoint", _run_folder(), *flags), output)
+    evaluated = fields(run("evaluate", "--checkpoint", texts_run("classifier"), *flags), output)
     assert [each - {"target"} for each in evaluated] == predicted
     assert all("target" in each for each in evaluated)
-
-
-def _run_folder() -> Path:
-    from tests.predicted import texts_run
-
-    return texts_run("classifier")
 
 
 def test_batches_are_planned_once_for_a_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

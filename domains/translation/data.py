@@ -210,8 +210,8 @@ class TranslationData(SuiteDataModule):
             return examples
         self._need_text(pairs)
         report_empty(empty, "training pairs", "they are left out of training")
-        filled: NDArray[numpy.bool_] = ~empty.any(axis=1)
-        kept: NDArray[numpy.bool_] = filled & (examples.lengths <= self.max_length).all(axis=1)
+        filled = numpy.count_nonzero(empty, axis=1) == 0
+        kept = filled & (numpy.count_nonzero(examples.lengths > self.max_length, axis=1) == 0)
         if dropped := int(filled.sum() - kept.sum()):
             notice(
                 f"data: {dropped} of {len(pairs)} training pairs are longer than max_length "

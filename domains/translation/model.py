@@ -226,7 +226,8 @@ class TranslationModule(SuiteModule):
         # would make each such reference wrong. BLEU and chrF stay those of the references as they are.
         metrics["exact"].update(hypotheses, [self.target_tokenizer.normalize(text) for text in batch.references])
         self.keep(
-            lambda: [{**each, "reference": text} for each, text in zip(translations, batch.references, strict=True)]
+            lambda: [{**each, "reference": text} for each, text in zip(translations, batch.references, strict=True)],
+            indices=batch.indices,
         )
 
     def predict_step(self, batch: PairBatch, batch_index: int) -> list[Translation]:

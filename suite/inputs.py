@@ -145,24 +145,27 @@ def _read_rows(file: str, columns: InputColumns | None, id_column: str | None) -
     """Texts of a table's rows, and their ids if there are any."""
     if columns is None:
         raise UsageError(f"{file} is a table, but this model predicts lines: set --lines, or name a text file")
+    path = Path(file).expanduser()
+    if path.is_file() and not path.stat().st_size:  # as of text files: a pipe of nothing gives nothing
+        return [], None
     delimiter = check_delimiter(columns.delimiter) if has_delimiter(file) else None
-    table = open_table(Path(file).expanduser(), delimiter=delimiter)
+    table = open_table(path, delimiter=delimiter)
     flags = dict.fromkeys(columns.names, f"--{columns.flag}")
     found = id_column if id_column is not None else _usual_id(table)
     if found is None:
-        rows = [row for _, row in table.rows(columns.names, flags=flags)]
+        numbered = table.rows(columns.names, flags=flags, empty=True)
     else:
         try:
-            rows = [row for _, row in table.rows([*columns.names, found], flags=flags | {found: "--id_column"})]
+            numbered = table.rows([*columns.names, found], flags=flags | {found: "--id_column"}, empty=True)
         except DataError:
             if id_column is not None:
                 raise
-            rows, found = [row for _, row in table.rows(columns.names, flags=flags)], None
+            numbered, found = table.rows(columns.names, flags=flags, empty=True), None
             notice(f"data: {file}: column {ID_COLUMN!r} cannot be read as text, so results have no id")
     count = len(columns.names)
-    texts = [" ".join(row[:count]) for row in rows]
+    texts = [" ".join(row[:count]) for _, row in numbered]
     _report(file, columns, texts)
-    return texts, None if found is None else [row[count] for row in rows]
+    return texts, None if found is None else [row[count] for _, row in numbered]
 
 
 def _usual_id(table: Table) -> str | None:

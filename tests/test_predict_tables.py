@@ -181,6 +181,15 @@ def test_problems_of_all_files_are_named_at_once(tmp_path: Path) -> None:
     assert_one_line(ran, 1, "a.csv, line 3", "b.txt, line 2", "c.csv: no such file")
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet", "a.tsv"])
+def test_a_table_without_rows_is_empty_input(name: str, tmp_path: Path) -> None:
+    table = write(tmp_path / name, [], [])
+    ran = predict(table)
+    assert (ran.status, ran.out) == (0, "")
+    assert "the input is empty, so nothing is predicted" in ran.err
+    assert len(results(table, write(tmp_path / f"b{name}", [GOOD], ["x"]))) == 1
+
+
 def test_an_id_without_a_table_is_refused(tmp_path: Path) -> None:
     assert_one_line(predict("--id_column", "id", stdin=b"a\n"), 2, "--id_column id is for tables")
     table = write(tmp_path / "a.csv")

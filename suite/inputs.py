@@ -67,7 +67,8 @@ def add_input_arguments(parser: Any) -> None:
     parser.add_argument("--lines", action="store_true", help="Read .csv and .tsv files as lines of text.")
     parser.add_argument(
         "--id_column", type=str | None, default=None,
-        help="Column of a table whose values identify the results; a column called id is taken for JSON lines only.",
+        help="Column of a table whose values identify the results, in lines of text too; without this flag, JSON "
+        "results have those of a column called id.",
     )  # fmt: skip
 
 
@@ -112,8 +113,8 @@ def expand(names: Sequence[str] | None) -> list[str]:
     """``names`` with the files that a pattern (``part*.csv``) matches in its place, sorted by name."""
     files: list[str] = []
     for name in names or []:
-        found = [] if os.path.exists(name) else sorted(glob.glob(os.path.expanduser(name), recursive=True))
-        files += found or [name]
+        matches = [] if os.path.exists(name) else glob.glob(os.path.expanduser(name), recursive=True)
+        files += sorted(filter(os.path.isfile, matches)) or [name]
     return files
 
 

@@ -96,7 +96,7 @@ _BY_BYTES: tuple[tuple[int, bytes, Format], ...] = (
 )
 _UTF_16_32 = (b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")
 _LOOK = 4096
-_FEW_NULS = 4  # a short text may have a stray one
+_FEW_NULS = 3  # stray ones, which short text may have
 _MOST_NULS = 0.05  # of the first bytes: UTF-16 text in Latin letters has a half, binary formats mostly a tenth or more
 
 

@@ -211,7 +211,8 @@ class ClipData(LabelledFiles):
 
     def list_named(self) -> list[Item]:
         if self.dataset == "video_fight":
-            return read_manifest(data_folder("video_fight", files=["clips.csv"]) / "clips.csv")
+            columns = FileColumns(listing=ListingColumns(known=True))
+            return read_manifest(data_folder("video_fight", files=["clips.csv"]) / "clips.csv", columns)
         return list_folder(sample.clips_folder(self.cache_folder, size=self.sample_size, seed=self.seed))
 
     def read(self, items: Sequence[Item]) -> tuple[list[Video | None], dict[str, str]]:

@@ -19,7 +19,7 @@ from suite.errors import DataError, UsageError
 from suite.folds import hold_out_parts
 from suite.inputs import InputColumns
 from suite.sequence import pad_sequences
-from suite.sources import data_folder, read_parallel
+from suite.sources import data_folder, is_table, read_parallel
 from suite.splits import SPLITS, check_sources
 from suite.vocabulary import BOS, EOS, PAD, Level, Tokenizer
 

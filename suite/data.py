@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from suite.console import notice
 from suite.errors import CheckpointError, DataError, UsageError
+from suite.fingerprints import Fingerprint, fingerprint_examples
 from suite.sampler import BucketBatchSampler, Key
 from suite.seeding import mix
 from suite.sources import read_lines, read_standard_input
@@ -76,6 +77,8 @@ class SuiteDataModule(LightningDataModule):
     """Those that weights begin with where there is no source: fine-tuning refuses them."""
     prediction_usage: ClassVar[str] = "FILE"
     """What ``predict`` is called with beside its checkpoint, as an example for a person."""
+    order_matters: ClassVar[bool] = False
+    """Whether the metrics of a split depend on the order of its items, as they do for parts of one long sequence."""
 
     def __init__(
         self,
@@ -94,6 +97,7 @@ class SuiteDataModule(LightningDataModule):
         self.test_split = "test"
         self._assets = assets
         self._examples: dict[str, Examples] = {}
+        self._fingerprints: dict[str, Fingerprint] = {}
         self._position = (0, 0)
 
     def load(self, split: str) -> Examples:
@@ -145,14 +149,31 @@ class SuiteDataModule(LightningDataModule):
             self._examples[split] = examples
         return self._examples[split]
 
+    def fingerprint_of(self, split: str) -> Fingerprint:
+        """The content of a split, a digest of each item; taken once."""
+        if split not in self._fingerprints:
+            self._fingerprints[split] = self.take_fingerprint(split)
+        return self._fingerprints[split]
+
+    def take_fingerprint(self, split: str) -> Fingerprint:
+        """The content of a split: here all that its examples hold, fetched with seed 0.
+
+        A domain that knows its items has cheaper ones: texts and labels, digests of files.
+        """
+        return fingerprint_examples(self.examples(split), where=split)
+
     def fingerprint(self) -> str:
-        """A digest of the training split's size and lengths; a run goes on only with the data it began with."""
+        """A digest of the training split; a run resumes only with the data that it began with."""
+        return self.fingerprint_of("train").sha256
+
+    def earlier_fingerprint(self) -> str:
+        """The digest of the training split that checkpoints of earlier versions hold."""
         lengths = numpy.ascontiguousarray(self.examples("train").lengths, dtype=numpy.int64)
         return hashlib.sha256(repr(lengths.shape).encode() + lengths.tobytes()).hexdigest()
 
     def is_known_as(self, fingerprint: str) -> bool:
-        """Whether the training data has this ``fingerprint``, or had it where these were made otherwise."""
-        return fingerprint == self.fingerprint()
+        """Whether the training data has this ``fingerprint``, by this version or an earlier one."""
+        return fingerprint == self.fingerprint() or fingerprint == self.earlier_fingerprint()
 
     def loader(self, split: str, *, shuffle: bool, epoch: int = 0, start_batch: int = 0) -> DataLoader[Any]:
         """Batches of a split for this process."""

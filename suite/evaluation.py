@@ -12,25 +12,31 @@ from suite.domain import Task
 from suite.errors import SuiteError
 from suite.gather import gather_results
 from suite.parser import SuiteParser
-from suite.restore import restore
+from suite.restore import restore_with_origin
+from suite.trained_data import check_evaluated
 
 
 def evaluate(arguments: Sequence[str], domains: Domains) -> None:
     """Evaluate ``--checkpoint`` on ``--data.split``; ``--output`` keeps each result as a line of JSON.
 
     Raises:
-        SuiteError: no such split, no folder for the output, a damaged checkpoint, or data that cannot be read.
+        SuiteError: no such split, no folder for the output, a damaged checkpoint, data that cannot be read, or data
+            that changed since training.
     """
-    module, data, trainer, options = restore("evaluate", arguments, domains, add=_add)
+    restored, origin = restore_with_origin("evaluate", arguments, domains, add=_add)
+    module, data, trainer, options = restored
     if options.output is not None and not Path(options.output).parent.is_dir():
         raise SuiteError(f"{options.output}: there is no such folder: make it, or choose another --output")
     if options.output is not None and Path(options.output).is_dir():
         raise SuiteError(f"{options.output}: a folder, where --output is a file: name one in it")
     data.test_split = options.split
+    lines = check_evaluated(origin.trained, data, options.split, asked=origin.asked, named=origin.named)
     data.examples(options.split)
     module.kept = []
     trainer.test(module, datamodule=data, verbose=False)
     report(f"{options.split}: {len(data.examples(options.split).lengths):,} examples")
+    for line in lines:
+        report(line)
     for line in figure_lines(test_figures(trainer), module):
         report(line)
     for line in module.evaluation_lines("test"):

@@ -15,6 +15,7 @@ from suite.classification import NO_LABEL, count_labels, encode_labels, label_as
 from suite.console import notice
 from suite.data import SuiteDataModule
 from suite.errors import UsageError
+from suite.fingerprints import Fingerprint, digest_texts
 from suite.flat import FlatSequences
 from suite.listing import ListingColumns
 from suite.sources import read_lines
@@ -199,7 +200,10 @@ class TextData(SuiteDataModule):
             )
         return TextExamples(encoded.ids, labels, texts)
 
-    def fingerprint(self) -> str:
+    def take_fingerprint(self, split: str) -> Fingerprint:
+        return Fingerprint(digest_texts((item.text, item.label) for item in self.items(split)))
+
+    def earlier_fingerprint(self) -> str:
         digest = hashlib.sha256()
         for item in self.items("train"):
             digest.update(f"{item.text}\0{item.label}\0{item.group}\n".encode())

@@ -13,6 +13,7 @@ from domains.text import corpora, sample
 from domains.text.tokens import VocabularyConfig, encode_texts
 from suite.data import Examples
 from suite.errors import DataError, UsageError
+from suite.fingerprints import Fingerprint, fingerprint_documents
 from suite.flat import FlatSequences, Ids, pad_ids
 from suite.folds import fold_parts, hold_out_parts
 from suite.sources import read_lines, read_table
@@ -166,7 +167,10 @@ class LanguageData(StreamDataModule):
         rows = self.tokenizer.encode_batch(inputs)
         return Prompts(FlatSequences.pack([EOS, *ids] for ids in rows), inputs)
 
-    def fingerprint(self) -> str:
+    def take_fingerprint(self, split: str) -> Fingerprint:
+        return fingerprint_documents(self.documents(split))
+
+    def earlier_fingerprint(self) -> str:
         digest = hashlib.sha256()
         for text in self.documents("train"):
             digest.update(text.encode() + b"\0")

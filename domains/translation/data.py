@@ -14,6 +14,7 @@ from domains.translation.remotes import REMOTES
 from suite.console import notice
 from suite.data import SuiteDataModule
 from suite.errors import DataError, UsageError
+from suite.fingerprints import Fingerprint, digest_texts
 from suite.folds import hold_out_parts
 from suite.sequence import pad_sequences
 from suite.sources import data_folder, is_table, read_parallel, read_table
@@ -209,7 +210,10 @@ class TranslationData(SuiteDataModule):
         source, target = self.tokenizers
         return PairExamples([(line, "") for line in inputs], source=source, target=target)
 
-    def fingerprint(self) -> str:
+    def take_fingerprint(self, split: str) -> Fingerprint:
+        return Fingerprint(digest_texts(self.pairs(split)))
+
+    def earlier_fingerprint(self) -> str:
         digest = hashlib.sha256()
         for pair in self.pairs("train"):
             digest.update("\0".join(pair).encode() + b"\n")

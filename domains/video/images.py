@@ -17,7 +17,7 @@ from domains.video.cache import file_key, open_array, open_plain, save_array, sa
 from domains.video.decoding import Fit
 from domains.video.files import LabelledFiles
 from domains.video.listing import FileColumns, Item, is_archive, list_folder
-from domains.video.pictures import UNREAD, decode_pictures, list_archive
+from domains.video.pictures import UNREAD, decode_pictures, digest_pictures, list_archive
 from suite.console import notice
 from suite.errors import UsageError
 from suite.listing import ListingColumns
@@ -166,6 +166,9 @@ class ImageData(LabelledFiles):
                 save_array(file, pictures)
                 save_plain(file.with_suffix(".json"), problems)
         return [None if item.name in problems else row for item, row in zip(items, pictures, strict=True)], problems
+
+    def digests(self, items: Sequence[Item]) -> list[bytes]:
+        return digest_pictures(items)
 
     def examples_of(
         self, items: list[Item], contents: list[Any], labels: list[int], *, training: bool

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from domains.video.decoding import Fit, scaled_size
 from domains.video.listing import Item, is_archive
 from suite.errors import DataError, gather
+from suite.file_digests import digest_of, remembered
 from suite.splits import SPLITS
 
 UNREAD = "cannot be read"
@@ -94,6 +95,16 @@ def _contents(items: Sequence[Item]) -> Iterator[tuple[int, bytes | str]]:
         for name, data in _members(archive, content=True):
             if name in wanted:
                 yield wanted[name], data
+
+
+def digest_pictures(items: Sequence[Item]) -> list[bytes]:
+    """A digest of the content of each file, or member of an archive, as ``suite.file_digests`` remembers them."""
+
+    def read(left: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+        for place, data in _contents([items[index] for index in left]):
+            yield left[place], digest_of(data.encode() if isinstance(data, str) else data)
+
+    return remembered([(item.path, item.name if is_archive(item.path) else "") for item in items], read)
 
 
 def _upright(file: Image.Image) -> Image.Image:

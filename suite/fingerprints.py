@@ -104,24 +104,32 @@ class Difference:
         """The difference in words, with the names of files if they are few."""
         if self.same_items:
             return f"the same {self.after.unit} in another order" if self.reordered else "unchanged"
-        if self.before.names is None or self.after.names is None:
-            parts = [(len(self.added), "added", []), (len(self.removed), "removed", [])]
-        else:
-            new = [self.after.names[index] for index in self.added.tolist()]
-            old = [self.before.names[index] for index in self.removed.tolist()]
-            both = set(new) & set(old)
-            sorted_out = (
-                ("changed", [name for name in new if name in both]),
-                ("added", [name for name in new if name not in both]),
-                ("removed", [name for name in old if name not in both]),
-            )
-            parts = [(len(names), word, names) for word, names in sorted_out if names]
+        parts = self._by_name() or [(len(self.added), "added", []), (len(self.removed), "removed", [])]
         unit = self.after.unit
         texts = [
             f"{count:,} {unit.removesuffix('s') if count == 1 else unit} {word}{_shown(names)}"
             for count, word, names in parts
         ]
         return ", ".join(texts)
+
+    def _by_name(self) -> list[tuple[int, str, list[str]]]:
+        """Counts, what became of them, and names; nothing where files have no names of their own."""
+        names = [side.names or () for side in (self.before, self.after)]
+        old, new = (
+            dict(zip(each, side.rows.tolist(), strict=False))
+            for each, side in zip(names, (self.before, self.after), strict=True)
+        )
+        if (len(old), len(new)) != (len(self.before.rows), len(self.after.rows)):
+            return []
+        gone = {name: row for name, row in old.items() if name not in new}
+        come = {name: row for name, row in new.items() if name not in old}
+        old_rows, new_rows = set(gone.values()), set(come.values())
+        sorted_out = {  # a file that only has another name is neither added nor removed
+            "changed": [name for name in new if name in old and new[name] != old[name]],
+            "added": [name for name, row in come.items() if row not in old_rows],
+            "removed": [name for name, row in gone.items() if row not in new_rows],
+        }
+        return [(len(found), word, found) for word, found in sorted_out.items() if found]
 
 
 def _shown(names: Sequence[str], most: int = 3) -> str:

@@ -136,10 +136,8 @@ def check_evaluated(
     if then is not None:
         found = difference(then, now)
         if found.same_items and (not data.order_matters or not found.reordered):
-            if found.reordered and split != ALL:
-                notice(
-                    f"data: {split} has the same {now.unit} as in training in another order, which changes no metric"
-                )
+            if found.reordered:
+                notice(f"data: {split} has the {now.unit} of training in another order, which changes no metric")
             return overlap if now.count_in(trained.splits["train"].rows) else overlap[1:]
     if _is_other_data(trained, split, asked=asked, named=named):
         return overlap

@@ -78,7 +78,7 @@ def _hash_files(paths: Sequence[Path], left: Sequence[int]) -> Iterator[tuple[in
 def _hash_file(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=SIZE)).digest()  # type: ignore[arg-type]
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=SIZE)).digest()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
 

@@ -4,7 +4,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ class Source:
     settings: dict[str, Any]
     assets: dict[str, Any]
     state: dict[str, Tensor]
-    trained_on: dict[str, Any]
+    trained_on: dict[str, Any] = field(default_factory=dict)
 
     def defaults(self, task: Task) -> dict[str, Any]:
         """Settings that ``task`` takes over: of the model all, of the data those that decide what is trained.

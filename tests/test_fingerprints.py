@@ -141,7 +141,7 @@ class Own:
 
 
 class OwnData(SuiteDataModule):
-    def __init__(self, random: bool = False, **splits: Any) -> None:
+    def __init__(self, splits: Any, *, random: bool = False) -> None:
         super().__init__(batch_size=2, max_tokens=None)
         self.splits, self.random = splits, random
 
@@ -159,33 +159,33 @@ def trained_on(data: SuiteDataModule) -> TrainedData:
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_the_default_covers_content(split: str) -> None:
-    trained = trained_on(OwnData(**SPLITS))
-    refuse_changed(trained, OwnData(**SPLITS))
+    trained = trained_on(OwnData(SPLITS))
+    refuse_changed(trained, OwnData(SPLITS))
     changed = {**SPLITS, split: [-3 * curve for curve in SPLITS[split]]}
     with pytest.raises(CheckpointError, match=rf"not what this run began with \({split}: "):
-        refuse_changed(trained, OwnData(**changed))
-    assert (OwnData(**SPLITS).fingerprint() != OwnData(**changed).fingerprint()) == (split == "train")
+        refuse_changed(trained, OwnData(changed))
+    assert (OwnData(SPLITS).fingerprint() != OwnData(changed).fingerprint()) == (split == "train")
 
 
 def test_the_default_leaves_out_an_examples_own_index() -> None:
-    before, after = OwnData(**SPLITS), OwnData(**{**SPLITS, "train": [CURVES[11], *CURVES[:8]]})
+    before, after = OwnData(SPLITS), OwnData({**SPLITS, "train": [CURVES[11], *CURVES[:8]]})
     found = difference(before.fingerprint_of("train"), after.fingerprint_of("train"))
     assert found.describe() == "1 example added, 0 examples removed"
     assert after.fingerprint_of("test").count_in(after.fingerprint_of("train").rows) == 1
 
 
 def test_order_matters_in_training_and_not_in_evaluation(capsys: pytest.CaptureFixture[str]) -> None:
-    trained = trained_on(OwnData(**SPLITS))
-    refuse_changed(trained, OwnData(**{**SPLITS, "val": CURVES[9:7:-1]}))
+    trained = trained_on(OwnData(SPLITS))
+    refuse_changed(trained, OwnData({**SPLITS, "val": CURVES[9:7:-1]}))
     assert "val has the same examples as before in another order" in capsys.readouterr().err
     with pytest.raises(CheckpointError, match="val: the same examples in another order"):
-        refuse_changed(trained, OwnData(**{**SPLITS, "val": CURVES[9:7:-1]}), limited=["val"])
+        refuse_changed(trained, OwnData({**SPLITS, "val": CURVES[9:7:-1]}), limited=["val"])
     with pytest.raises(CheckpointError, match="train: the same examples in another order"):
-        refuse_changed(trained, OwnData(**{**SPLITS, "train": CURVES[7::-1]}))
+        refuse_changed(trained, OwnData({**SPLITS, "train": CURVES[7::-1]}))
 
 
 def test_examples_that_do_not_follow_their_seed_are_told_by_length(capsys: pytest.CaptureFixture[str]) -> None:
-    data = [OwnData(random=True, **SPLITS) for _ in range(2)]
+    data = [OwnData(SPLITS, random=True) for _ in range(2)]
     assert data[0].fingerprint() == data[1].fingerprint()
     assert "draw everything that is random from the seed" in capsys.readouterr().err
 
@@ -266,7 +266,12 @@ def test_files_are_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert first == [digest_of(b"12345"), digest_of(b"54321"), digest_of(b"12345")]
     read: list[Path] = []
     hash_file = digests_module._hash_file
-    monkeypatch.setattr(digests_module, "_hash_file", lambda path: (read.append(path), hash_file(path))[1])
+
+    def hash_and_count(path: Path) -> bytes:
+        read.append(path)
+        return hash_file(path)
+
+    monkeypatch.setattr(digests_module, "_hash_file", hash_and_count)
     assert file_digests([one, other]) == first[:2]
     assert read == []
     one.rename(tmp_path / "aside")

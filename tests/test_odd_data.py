@@ -183,3 +183,27 @@ def test_crossvalidate_refuses_a_table_that_changed(tmp_path: Path) -> None:
     ran = run("crossvalidate", *other_order)
     assert ran.status == 0, ran.err
     assert json.loads(path.read_text())["folds"][1]["figures"] == figures
+
+
+def test_an_average_and_a_fine_tuned_model_know_their_data(trained: Path, tmp_path: Path) -> None:
+    def lines(first: int, last: int) -> str:
+        return "".join(f"line {number} of some text\n" for number in range(first, last))
+
+    task = ("--domain", "text", "--task", "language_model", *QUIET, "--data.dataset", "files", "--runs", tmp_path)
+    sizes = (*SIZES, "--data.vocabulary.size", 100)
+    (tmp_path / "a.txt").write_text(lines(0, 100))
+    (tmp_path / "b.txt").write_text(lines(95, 200))
+    own = ("--data.train", tmp_path / "a.txt", "--name", "a", "--keep_last", 2, "--trainer.max_epochs", 2)
+    assert run("fit", *task, *sizes, *own).status == 0
+    assert run("average", tmp_path / "text" / "a", "--last", 2, "--output", tmp_path / "mean.ckpt").status == 0
+    given = ("--data.test", tmp_path / "a.txt")
+    ran = run("evaluate", "--checkpoint", tmp_path / "mean.ckpt", *given)
+    assert "90 of 100 test passages were training passages of this checkpoint" in ran.out, ran
+    tuned = ("--source", tmp_path / "text" / "a", "--data.train", tmp_path / "b.txt", "--name", "b")
+    assert run("finetune", *task, *sizes, *tuned).status == 0
+    ran = run("evaluate", "--checkpoint", tmp_path / "text" / "b", *given)
+    assert "90 of 100 test passages were training passages of the source that it was fine-tuned from" in ran.out, ran
+    (tmp_path / "a.txt").write_text(lines(1, 100))
+    ran = run("evaluate", "--checkpoint", tmp_path / "mean.ckpt")
+    assert ran.status == 1
+    assert "0 passages added, 1 passage removed" in ran.err

@@ -84,6 +84,8 @@ class SuiteDataModule(LightningDataModule):
     its batch smaller and, if it is long enough, stands alone. No limit if ``None``."""
     order_matters: ClassVar[bool] = False
     """Whether the metrics of a split depend on the order of its items, as they do for parts of one long sequence."""
+    compares_sources: ClassVar[bool] = True
+    """Whether ``evaluate`` may fingerprint the training items too, to compare what a held-out split was drawn from."""
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ import torch
 from suite.console import notice
 from suite.data import SuiteDataModule
 from suite.errors import CheckpointError, SuiteError
-from suite.fingerprints import Fingerprint, Rows, difference
+from suite.fingerprints import Difference, Fingerprint, Rows, difference
 from suite.splits import ALL, SPLITS
 
 DATA_KEY = "data"
@@ -136,6 +136,10 @@ def check_evaluated(
     if then is not None:
         found = difference(then, now)
         if found.same_items and (not data.order_matters or not found.reordered):
+            source = _source_difference(trained, data) if _is_drawn(data, split, asked=asked) else None
+            if source is not None and not source.same_items:
+                changed = f"source of the {split} data"
+                raise CheckpointError(_wording(trained, changed, source.describe(), asked=asked))
             if found.reordered:
                 notice(f"data: {split} has the {now.unit} of training in another order, which changes no metric")
             return overlap if now.count_in(trained.splits["train"].rows) else overlap[1:]
@@ -172,6 +176,12 @@ def _is_other_data(trained: TrainedData, split: str, *, asked: Mapping[str, Any]
     return any(asked.get(name) and (name in named or asked[name] != trained.settings.get(name)) for name in own)
 
 
+def _is_drawn(data: SuiteDataModule, split: str, *, asked: Mapping[str, Any]) -> bool:
+    """Whether a split was taken from the user's own training files, and all of these are compared at little cost."""
+    own_files = asked.get("dataset", "files") == "files" and asked.get("train")
+    return bool(own_files) and split in ("val", "test") and not asked.get(split) and data.compares_sources
+
+
 def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """Settings of what the data are that the command line changed."""
     return [name for name in after if name not in _LOADING and after[name] != before.get(name)]
@@ -191,24 +201,32 @@ def _refusal(
     settings = [f"data.{name} (was {trained.settings.get(name)}, now {asked[name]})" for name in differing]
     because = f"; settings that differ: {', '.join(settings)}" if settings else ""
     drawn = f"; {count:,} of its {len(now.rows):,} {now.examples} were training {now.examples}" if count else ""
+    return _wording(trained, f"{split} data", f"{what}{drawn}{because}", asked=asked)
+
+
+def _wording(trained: TrainedData, part: str, what: str, *, asked: Mapping[str, Any]) -> str:
     more = " --data.dataset files" if asked.get("dataset", "files") != "files" else ""
     other = f", or evaluate other data with{more} --data.test FILE" if "test" in asked else ""
-    return (
-        f"{trained.path}: the {split} data changed since training ({what}{drawn}{because}): restore what it was "
-        f"trained with{other}"
-    )
+    return f"{trained.path}: the {part} changed since training ({what}): restore what it was trained with{other}"
 
 
 def _source_changes(trained: TrainedData, data: SuiteDataModule) -> str | None:
-    """What became of all splits together, of which a held-out one is drawn; ``None`` if that cannot be told."""
+    """What became of the source of a held-out split; ``None`` if that cannot be told."""
+    found = _source_difference(trained, data)
+    if found is None:
+        return None
+    if found.same_items:
+        return f"the same {found.before.unit} in another order or with other labels or groups, so the splits are others"
+    return found.describe()
+
+
+def _source_difference(trained: TrainedData, data: SuiteDataModule) -> Difference | None:
+    """What became of all splits together, of which a held-out one is drawn; ``None`` if files of others are missing."""
     before = trained.known(ALL)
     if before is None:
         return None
     try:
         parts = [data.fingerprint_of(name) for name in SPLITS]
-    except SuiteError:  # files that are not needed for this split
+    except SuiteError:
         return None
-    found = difference(before, parts[0].joined(parts[1:]))
-    if found.same_items:
-        return f"the same {before.unit} in another order or with other labels or groups, so the splits are others"
-    return found.describe()
+    return difference(before, parts[0].joined(parts[1:]))

@@ -106,6 +106,26 @@ def test_a_table_that_was_overwritten_is_refused(change: str, split: str, traine
         put(trained / "table.csv", before)
 
 
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_a_source_that_changed_elsewhere_is_refused(split: str, trained: Path) -> None:
+    """The held-out rows are the same; the file that they are drawn from is not."""
+    before = rows_of(trained / "table.csv")
+    assert evaluate(trained).status == 0
+    held = run("evaluate", "--checkpoint", trained / "runs" / "text" / "run", "--output", trained / "held.jsonl")
+    assert held.status == 0, held.err
+    tested = {json.loads(line)["input"] for line in (trained / "held.jsonl").read_text().splitlines()}
+    place = next(index for index, row in enumerate(before) if index and row.rsplit(",", 1)[0] not in tested)
+    text, label = before[place].rsplit(",", 1)
+    try:
+        put(trained / "table.csv", [*before[:place], f"{text} again,{label}", *before[place + 1 :]])
+        ran = evaluate(trained, "--data.split", split)
+        assert_one_line(
+            ran, 1, f"{split} data changed since training", "1 row added, 1 row removed", "--data.test FILE"
+        )
+    finally:
+        put(trained / "table.csv", before)
+
+
 def test_a_given_test_file(trained: Path, tmp_path: Path) -> None:
     """Its order does not matter; its content does, unless the command line names it again."""
     rows = rows_of(GREW / "noise1.csv")

@@ -47,6 +47,7 @@ class LabelledFiles(SuiteDataModule):
     A subclass says which files its named datasets have (``list_files``) and reads them (``read``).
     """
 
+    compares_sources: ClassVar[bool] = False  # to evaluate some files, the training files need not be decoded
     own_settings: ClassVar[frozenset[str]] = SuiteDataModule.own_settings | {"augment"}
     kind: ClassVar[str] = "file"
     prediction_usage: ClassVar[str] = "FILE FILE"

@@ -39,7 +39,7 @@ from suite.tracking import TrackingConfig, build_logger, check_online, finish, r
 from suite.trained_data import DATA_KEY, TrainedData, make_data_record, refuse_changed
 from suite.trainer import build_trainer, quiet_libraries
 from suite.trainer_settings import check_validation_interval
-from suite.verb_parsers import default_recipe, fit_parser, report_defaults, run_needs
+from suite.verb_parsers import default_recipe, describe_defaults, fit_parser, run_needs
 from suite.wandb_logger import read_run_id
 
 _NOT_SETTINGS = ("config", "resume", "debug", "name", "runs")
@@ -92,14 +92,14 @@ def _fit_verb(
         settle_precision(config.trainer)
     given = parser.given(arguments, decided=decided)
     refuse_unused(dict(config.items()), given, run_needs(domain.task(name)))
-    if config.resume is None:
-        report_defaults(config, defaults)
+    note = describe_defaults(config, defaults) if config.resume is None else None
     settings = settings_of(config, without=_NOT_SETTINGS)
     run = parser.instantiate(config)
     tracking = TrackingConfig(**vars(run.tracking))
     check_online(resolve_mode(tracking))
     task = domain.task(name)
-    return _train(run, settings, domain=domain, task=task, tracking=tracking, source=source, origin=origin, held=held)
+    origins: dict[str, Any] = {"source": source, "origin": origin}
+    return _train(run, settings, domain=domain, task=task, tracking=tracking, **origins, held=held, note=note)
 
 
 def _parse_over(
@@ -139,6 +139,7 @@ def _train(
     source: Path | None,
     origin: Source | None,
     held: ExitStack,
+    note: str | None,
 ) -> Outcome:
     prepare_process(threads=1)  # initial weights do not depend on the number that is settled below
     seed_everything(run.seed, "weights")
@@ -158,6 +159,8 @@ def _train(
     check_validation_interval(vars(run.trainer), batches)
     if checkpoint and source:
         refuse_changed(TrainedData.of(checkpoint[RECORD_KEY], source), data, limited=_limited(run.trainer))
+    if note is not None:  # after what may be wrong with the data, so that an error stays a single line
+        notice(note)
     if batches == 1:
         count = len(data.examples("train").lengths)
         notice(f"data: the {count} training examples fit one batch: every epoch is a single step")

@@ -89,7 +89,8 @@ def nearest(given: str, known: Iterable[str]) -> str | None:
     if whole := difflib.get_close_matches(given, names, n=1, cutoff=0.85):
         return whole[0]
     inside = [name for name in names if group and name.rpartition(".")[0] == group]
-    for chosen, cutoff in ((inside, 0.65), (below, 0.75), (names, 0.8)):
+    outside = [name for name in names if not group and "." not in name]
+    for chosen, cutoff in ((inside, 0.65), (outside, 0.75), (below, 0.75), (names, 0.8)):
         if (near := _by_last_part(last, chosen, cutoff=cutoff)) is not None:
             return near
     return None

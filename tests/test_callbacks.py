@@ -14,7 +14,7 @@ from suite.early_stopping import EarlyStopping
 from suite.optim import OptimConfig, schedule_factor
 from suite.run_checkpoints import CheckpointPolicy, RunCheckpoints
 from suite.scores import has_not_begun
-from tests.commands import fit_toy
+from tests.commands import assert_one_line, fit_toy
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -149,11 +149,15 @@ def test_a_warm_up_of_the_whole_run_is_said(tmp_path: Path) -> None:
         assert (f"optim.warmup_steps is {warmup}, the whole run has 3 step(s)" in ran.err) == said, ran.err
 
 
-@pytest.mark.parametrize("flags", [("--trainer.max_steps=3",), ("--trainer.limit_val_batches=0",)])
-def test_patience_without_a_validation_loses_nothing(flags: tuple[str, ...], tmp_path: Path) -> None:
-    ran = fit_toy("--runs", tmp_path, "--name=a", "--patience=2", *flags)
+def test_patience_before_a_validation_loses_nothing(tmp_path: Path) -> None:
+    ran = fit_toy("--runs", tmp_path, "--name=a", "--patience=2", "--trainer.max_steps=3")
     assert ran.status == 0, ran.err
     assert (tmp_path / "toy" / "a" / "checkpoints" / "last.ckpt").is_file()
+
+
+def test_patience_without_validations_is_refused(tmp_path: Path) -> None:
+    ran = fit_toy("--runs", tmp_path, "--name=a", "--patience=2", "--trainer.limit_val_batches=0")
+    assert_one_line(ran, 2, "patience is 2, which has no effect", "trainer.limit_val_batches")
 
 
 @pytest.mark.parametrize("mode", ["max", "min"])

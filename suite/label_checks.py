@@ -11,6 +11,7 @@ from suite.labels import looks_missing
 FEWEST = 10  # different labels from which on they are looked at: with fewer, single examples are chance
 _FEWEST_IDS = 20  # examples from which on labels that all differ are refused: a few classes may have one example each
 _FEW_EXAMPLES = 3  # of a class on average; regression targets have fewer
+_MANY_DECIMALS = 100  # different labels with decimals: ratings have fewer, and amounts rounded to cents have more
 _SHOWN = 3
 
 
@@ -29,7 +30,7 @@ def check_classes(counts: Mapping[str, int], *, where: str) -> None:
     """
     total, names = sum(counts.values()), list(counts)
     shown = ", ".join(map(repr, names[:_SHOWN]))
-    if _are_measurements(names) and total < _FEW_EXAMPLES * len(names):
+    if _are_measurements(names) and (total < _FEW_EXAMPLES * len(names) or len(names) >= _MANY_DECIMALS):
         raise DataError(
             f"{where}: the labels look like continuous numbers ({len(names)} different ones in {total} examples, such "
             f"as {shown}). Predicting numbers is regression, which no task here does; put them into classes, or name "

@@ -85,6 +85,12 @@ def test_continuous_numbers_are_refused(digits: int) -> None:
         check_classes(with_commas, where="x")
 
 
+def test_amounts_that_repeat_are_refused() -> None:
+    """Rounded to two decimals, values of many rows occur several times."""
+    with pytest.raises(DataError, match="regression"):
+        check_classes(measurements(digits=2, count=20_000), where="x")
+
+
 def test_ids_are_refused() -> None:
     with pytest.raises(DataError, match=r"each of the 24 examples has a label of its own.*--data\.label_column"):
         check_classes({f"user {number}": 1 for number in range(24)}, where="x")

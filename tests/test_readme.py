@@ -76,8 +76,13 @@ def test_average_commands(command: str, tmp_path: Path) -> None:
 )
 def test_commands_on_a_run(command: str, tmp_path: Path) -> None:
     verb, rest = re.search(r"scripts/(\w+)\.py (.*)", command).groups()  # type: ignore[union-attr]
+    (tmp_path / "new.tsv").write_text("english\tgerman\nA dog is sleeping.\tEin Hund schläft.\n", encoding="utf-8")
     arguments = [
-        str(trained()) if word == "runs/translation/NAME" else str(tmp_path / word) if word.endswith(".jsonl") else word
+        str(trained())
+        if word == "runs/translation/NAME"
+        else str(tmp_path / word)
+        if word.endswith((".jsonl", ".tsv"))
+        else word
         for word in shlex.split(rest)
     ]
     ran = run(verb, *arguments, stdin=b"A dog is sleeping.\n")

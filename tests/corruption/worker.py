@@ -1,0 +1,181 @@
+"""Cases run in a process of their own, which is ended and started again after a hang, a crash or too much memory."""
+
+import multiprocessing
+import os
+import tempfile
+import time
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from suite import checkpoint
+from suite.errors import SuiteError
+from tests.corruption.containers import Damaged
+from tests.corruption.mutations import mutate
+from tests.corruption.readers import difference, read, suffix_of
+from tests.corruption.references import REFERENCES
+from tests.corruption.samples import MAKERS, checkpoint_content, write_checkpoint
+
+SECONDS = 10.0
+MEGABYTES = 500.0
+"""Most memory that reading a file may add; the libraries themselves take another 500 MB at most."""
+CHECKPOINTS = ("checkpoint", "checkpoint-alone", "checkpoint-digest")
+FORMATS = (*MAKERS, *CHECKPOINTS)
+_FAILED = "failed"
+
+
+class Result(NamedTuple):
+    """One of equal, refused, reported and failed; with what was said, seconds of the processor, and megabytes of memory that it took."""
+
+    outcome: str
+    said: str
+    seconds: float = 0.0
+    megabytes: float = 0.0
+
+
+class Case(NamedTuple):
+    format: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"python -m tests.corruption {self.format} {self.seed}"
+
+
+@lru_cache(maxsize=8)
+def _sample(format: str, number: int) -> bytes:
+    if format not in CHECKPOINTS:
+        return MAKERS[format](number)
+    with tempfile.TemporaryDirectory() as folder:
+        return write_checkpoint(number, Path(folder))[format == "checkpoint-digest"]
+
+
+def mutated(case: Case) -> tuple[bytes, str]:
+    """The bytes of a case, and its kind of mutation."""
+    foreign = _sample("png" if case.format != "png" else "csv", 0)
+    number = case.seed % 3
+    return mutate(
+        _sample(case.format, number), format=case.format, seed=case.seed, other=_sample(case.format, number + 1),
+        foreign=foreign,
+    )  # fmt: skip
+
+
+def run(case: Case, folder: Path) -> Result:
+    """Read the file of a case in ``folder`` with the project's reader, and compare."""
+    data, kind = mutated(case)
+    path = folder / f"case-{case.seed}{suffix_of(case.format)}"
+    _write(case, data, path)
+    _forget_peak()
+    begin, before = time.process_time(), _memory("VmRSS")
+    content, said, failure = _attempt(case.format, path)
+    seconds, megabytes = time.process_time() - begin, _memory("VmHWM") - before
+    outcome, text = failure or _compare(case, data, path, content, said)
+    for file in (path, checkpoint.digest_path(path)):
+        file.unlink(missing_ok=True)
+    if outcome != _FAILED and (seconds > SECONDS or megabytes > MEGABYTES):
+        outcome, text = _FAILED, f"{seconds:.1f} seconds, {megabytes:.0f} MB ({outcome}: {text})"
+    return Result(outcome, f"{kind}: {text}", seconds, megabytes)
+
+
+def _write(case: Case, data: bytes, path: Path) -> None:
+    if case.format == "checkpoint-digest":
+        path.write_bytes(_sample("checkpoint", case.seed % 3))
+        checkpoint.digest_path(path).write_bytes(data)
+        return
+    path.write_bytes(data)
+    if case.format == "checkpoint":
+        checkpoint.digest_path(path).write_bytes(_sample("checkpoint-digest", case.seed % 3))
+
+
+def _attempt(format: str, path: Path) -> tuple[Any, str, tuple[str, str] | None]:
+    """Content and notices, or the outcome if there is no content."""
+    try:
+        content, said = read(format, path)
+        return content, said, None
+    except SuiteError as error:
+        text = str(error)
+        if "\n" in text or "\r" in text or path.name not in text:
+            return None, "", (_FAILED, f"not one line that names the file: {text!r}")
+        return None, "", ("refused", text)
+    except BaseException as error:
+        return None, "", (_FAILED, f"{type(error).__name__}: {error}")
+
+
+def _compare(case: Case, data: bytes, path: Path, content: Any, said: str) -> tuple[str, str]:
+    try:
+        expected = _expected(case, data)
+        wrong = difference(case.format, content, expected)
+    except Damaged as error:
+        wrong = f"read, but damaged: {error}"
+    if wrong is None:
+        return "equal", said.strip()
+    if path.name in said:
+        return "reported", said.strip()
+    return _FAILED, f"silent: {wrong}"
+
+
+def _expected(case: Case, data: bytes) -> Any:
+    if case.format in CHECKPOINTS:
+        return checkpoint_content(case.seed % 3)
+    return REFERENCES[case.format](data)
+
+
+def _forget_peak() -> None:
+    """Begin to measure the most memory of this process anew."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def _memory(name: str) -> float:
+    """Megabytes of this process, now (VmRSS) or at most (VmHWM)."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(name):
+            return int(line.split()[1]) / 1000
+    raise AssertionError(f"no {name}")
+
+
+def _serve(pipe: Any, folder: str) -> None:
+    os.environ["SUITE_CACHE_DIR"] = folder
+    while (case := pipe.recv()) is not None:
+        pipe.send(run(Case(*case), Path(folder)))
+
+
+class Worker:
+    """Runs cases one after the other; a case that does not answer in time is failed and its process ended."""
+
+    def __init__(self) -> None:
+        self.context = multiprocessing.get_context("fork")  # nothing is imported again
+        self.process: Any = None
+        self.folder = tempfile.TemporaryDirectory(prefix="corruption-")
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process is not None:
+            self.pipe.send(None)
+            self.process.join(5)
+            self._stop()
+        self.folder.cleanup()
+
+    def __call__(self, case: Case) -> Result:
+        if self.process is None:
+            self.pipe, other = self.context.Pipe()
+            self.process = self.context.Process(target=_serve, args=(other, self.folder.name), daemon=True)
+            self.process.start()
+            other.close()
+        self.pipe.send(case)
+        try:
+            if self.pipe.poll(6 * SECONDS):
+                found: Result = self.pipe.recv()
+                return found
+            text = f"no answer in {6 * SECONDS:.0f} seconds"
+        except EOFError:
+            self.process.join(5)
+            text = f"the process died (exit status {self.process.exitcode})"
+        self._stop()
+        return Result(_FAILED, text)
+
+    def _stop(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+        self.process = None

@@ -7,12 +7,10 @@ occur inside real sentences and would shift one side of a parallel corpus agains
 
 import csv
 import difflib
-import gzip
 import io
 import json
 import os
 import sys
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, cast, get_args
@@ -20,6 +18,7 @@ from typing import Any, Literal, NoReturn, cast, get_args
 from suite.console import notice
 from suite.downloads import Remote, cached_folder
 from suite.errors import DataError, SuiteError, UsageError, gather
+from suite.gunzip import read_gzip
 
 TableFormat = Literal["csv", "tsv", "jsonl", "parquet"]
 Row = tuple[str, ...]
@@ -361,10 +360,7 @@ def _bytes(path: Path, *, pipes: bool) -> bytes:
     if not (pipes and (path.is_fifo() or path.is_char_device())):
         _need_file(path)
     try:
-        data = path.read_bytes()
-        return gzip.decompress(data) if path.suffix == ".gz" else data
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path}: not a whole gzip file ({error}); fetch it again") from None
+        return read_gzip(path) if path.suffix == ".gz" else path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
 

@@ -226,7 +226,8 @@ _FIELDS: dict[str, Callable[[bytes], list[Field]]] = {
         if data[512 * block + 257 : 512 * block + 262] == b"ustar"
         for start, width, order in ((0, 3, "big"), (124, 12, "octal"), (148, 8, "octal"), (156, 1, "big"), (257, 6, "big"))
     ],
-    "zip": _ZIP,
+    "zip-as-csv": _ZIP,
+    "pictures.zip": _ZIP,
     "checkpoint": _ZIP,
     "checkpoint-digest": lambda data: [Field(place, 1, "big") for place in range(len(data))],
     "checkpoint-alone": _ZIP,

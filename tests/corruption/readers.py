@@ -13,9 +13,10 @@ from domains.audio.checking import find_faults
 from domains.audio.files import FileClip, open_clips
 from domains.video.data import ClipData
 from domains.video.images import ImageData
-from domains.video.listing import Item
+from domains.video.notes import report_notes
 from domains.video.pictures import list_archive
 from suite import checkpoint
+from suite.console import notice
 from suite.errors import DataError, gather
 from suite.sources import read_lines, read_table
 from suite.vectors import read_vectors
@@ -36,43 +37,39 @@ def read_audio(path: Path) -> tuple[int, Any]:
 
 def read_picture(path: Path) -> Any:
     data = ImageData(dataset="files", size=SIZE, assets=_ASSETS)
-    return _only(data.read([Item(path, str(path), "")]))
+    return _filled(path, data.load_inputs([str(path)]).rows[0])
 
 
 def read_archive(path: Path) -> dict[str, Any]:
-    """Pixels by the name in the archive; a picture that is bad is reported as the data module reports it."""
-    data = ImageData(dataset="files", train=str(path), max_bad=0.9, size=SIZE, cache=None)
+    """Pixels by the name in the archive, ``None`` for a picture that is bad, which the data module reports."""
+    data = ImageData(dataset="files", train=str(path), max_bad=1.0, size=SIZE)
     items = list_archive(path)
-    found, problems = data.read(items)
-    data.bad.report(problems, total=len(items), where=str(path), folder=data.cache_folder)
+    found, problems, notes = data.read(items)
+    reasons = {items[index].name: reason for index, reason in problems.items()}
+    data.bad.report(reasons, total=len(items), where=str(path), folder=data.cache_folder)
+    report_notes({items[index].name: said for index, said in notes.items()}, total=len(items), where=str(path))
     return {item.name: pixels for item, pixels in zip(items, found, strict=True)}
 
 
 def read_video(path: Path) -> Any:
     data = ClipData(dataset="files", size=SIZE, assets=_ASSETS)
-    return _only(data.read([Item(path, str(path), "")])).frames()
+    return _filled(path, data.load_inputs([str(path)]).videos[0]).frames()
 
 
-def _only(read: tuple[list[Any], dict[str, str]]) -> Any:
-    """The content of the only file; the reason as an error, named as ``BadFiles`` and ``predict`` name it."""
-    found, problems = read
-    gather([f"{name}: {reason}" for name, reason in problems.items()])
-    return found[0]
+def _filled(path: Path, content: Any) -> Any:
+    """The content of a file; the reason why there is none as an error, named as ``predict`` names it."""
+    if isinstance(content, str):
+        raise DataError(f"{path}: {content}")
+    return content
 
 
 def read_glove(path: Path) -> dict[str, list[float]]:
     vectors = read_vectors(path, TOKENIZER, counts=[1] * len(TOKENIZER))
     for line in vectors.lines()[1:]:
-        print(line, file=contextlib_stderr())
+        notice(line)
     words = [piece.strip() for piece in TOKENIZER.pieces]
     found = zip(words, vectors.weight, vectors.found.tolist(), strict=True)
     return {word: row.tolist() for word, row, there in found if there}
-
-
-def contextlib_stderr() -> Any:
-    import sys
-
-    return sys.stderr
 
 
 def _table(path: Path) -> Any:
@@ -83,15 +80,15 @@ READERS: dict[str, Callable[[Path], Any]] = {
     **dict.fromkeys(("wav", "wav-float", "flac", "ogg", "mp3"), read_audio),
     **dict.fromkeys(("png", "png-alpha", "jpeg", "gif", "webp", "webp-lossy"), read_picture),
     **dict.fromkeys(("mp4", "mkv", "avi"), read_video),
-    **dict.fromkeys(("csv", "tsv", "jsonl", "parquet", "parquet-checked", "csv.gz", "zip"), _table),
+    **dict.fromkeys(("csv", "tsv", "jsonl", "parquet", "parquet-checked", "csv.gz", "zip-as-csv"), _table),
     **dict.fromkeys(("txt", "txt.gz"), read_lines),
-    **dict.fromkeys(("tar", "tar.gz"), read_archive),
+    **dict.fromkeys(("tar", "tar.gz", "pictures.zip"), read_archive),
     **dict.fromkeys(("checkpoint", "checkpoint-alone", "checkpoint-digest"), checkpoint.read),
     "glove": read_glove,
 }  # fmt: skip
 
 SUFFIXES = {
-    "wav-float": ".wav", "png-alpha": ".png", "webp-lossy": ".webp", "parquet-checked": ".parquet", "zip": ".csv",
+    "wav-float": ".wav", "png-alpha": ".png", "webp-lossy": ".webp", "parquet-checked": ".parquet", "zip-as-csv": ".csv",
     "glove": ".txt", "checkpoint": ".ckpt", "checkpoint-alone": ".ckpt", "checkpoint-digest": ".ckpt",
 }  # fmt: skip
 
@@ -155,8 +152,3 @@ def _shown(content: Any) -> str:
         return f"{len(content)} entries"
     return f"{len(content)} rows" if isinstance(content, list) else str(type(content))
 
-
-def assert_named(message: str, path: Path) -> None:
-    """An error is one line that names the file."""
-    if "\n" in message or "\r" in message or path.name not in message:
-        raise DataError(f"not one line that names {path.name}: {message!r}")

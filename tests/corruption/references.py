@@ -10,6 +10,7 @@ import io
 import json
 import struct
 import tarfile
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from tests.corruption.containers import Damaged, check_ogg, check_png, pages_of, tar_headers
-from tests.corruption.samples import COLUMNS, SIZE
+from tests.corruption.samples import COLUMNS, SIZE, TOKENIZER
 
 Rows = list[tuple[str, ...]]
 _AV_ERRORS = (av.FFmpegError, ValueError, StopIteration, IndexError, MemoryError, OverflowError)
@@ -268,9 +269,10 @@ def jsonl_table(data: bytes) -> Rows:
 def parquet_table(data: bytes) -> Rows:
     try:
         with pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True) as file:
-            table = file.read()
+            table = file.read(columns=list(COLUMNS))  # damage elsewhere does no harm
         table.validate(full=True)
-        if any(table.column_names.count(column) != 1 for column in COLUMNS) or table.num_rows != file.metadata.num_rows:
+        names = file.schema_arrow.names
+        if any(names.count(column) != 1 for column in COLUMNS) or table.num_rows != file.metadata.num_rows:
             raise Damaged("no such columns, or another number of rows than the footer says")
         values = [table.column(column).to_pylist() for column in COLUMNS]
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
@@ -307,19 +309,46 @@ def _member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Any:
         return None
 
 
+def pictures_zip(data: bytes) -> dict[str, Any]:
+    """As ``tar``: a member with a wrong checksum is ``None``; nothing may follow the archive or be left out of it."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            found = {}
+            for member in archive.infolist():
+                found[member.filename] = _zip_member(archive, member)
+            if len(found) != len(archive.infolist()) or data.count(b"PK\3\4") != len(found):
+                raise Damaged("members are left out")
+            return found
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError, struct.error) as error:
+        raise Damaged(str(error)) from None
+
+
+def _zip_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Any:
+    try:
+        return picture(archive.read(member))
+    except (Damaged, zipfile.BadZipFile, zlib.error, RuntimeError, OSError, EOFError):
+        return None
+
+
 def glove(data: bytes) -> dict[str, list[float]]:
-    """Vectors of the words of the tokenizer; every line must be a word and 8 numbers, and no word may come twice."""
+    """Vectors of the words of the tokenizer; every line must be a word and D numbers, and none of them come twice.
+
+    A file of one line has as many numbers as that line; others have 8, as they were made.
+    """
     found: dict[str, list[float]] = {}
     rows = [line.rstrip().split(" ") for line in lines(data)]
     if rows and len(rows[0]) == 2 and all(field.isdigit() for field in rows[0]):
         rows = rows[1:]
+    size = 8 if len(rows) > 1 else len(rows[0]) - 1 if rows else 0
+    wanted = {piece.strip() for piece in TOKENIZER.pieces}
     for row in rows:
-        word = " ".join(row[:-8])
+        word = " ".join(row[:-size])
         try:
-            numbers = [float(field) for field in row[-8:]]
+            numbers = [float(field) for field in row[-size:]]
         except ValueError as error:
             raise Damaged(str(error)) from None
-        if not word.strip() or word in found or len(numbers) != 8 or not numpy.isfinite(numbers).all():
+        again = word in found and word in wanted
+        if not word.strip() or again or len(numbers) != size or not numpy.isfinite(numbers).all():
             raise Damaged(f"the line of {word!r}")
         found[word] = numbers
     return found
@@ -333,7 +362,7 @@ REFERENCES: dict[str, Callable[[bytes], Any]] = {
     "wav": wav, "wav-float": wav, "flac": flac, "ogg": ogg, "mp3": mp3,
     "png": picture, "png-alpha": picture, "jpeg": picture, "gif": picture, "webp": picture, "webp-lossy": picture,
     "mp4": video, "mkv": video, "avi": video,
-    "csv": csv_table, "tsv": tsv_table, "jsonl": jsonl_table, "txt": lines, "zip": csv_table,
+    "csv": csv_table, "tsv": tsv_table, "jsonl": jsonl_table, "txt": lines, "zip-as-csv": csv_table, "pictures.zip": pictures_zip,
     "parquet": parquet_table, "parquet-checked": parquet_table,
     "csv.gz": _inside(csv_table), "txt.gz": _inside(lines), "tar": tar, "tar.gz": _inside(tar), "glove": glove,
 }  # fmt: skip

@@ -8,6 +8,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -154,11 +155,15 @@ def _tar(mode: str) -> Callable[[int], bytes]:
     return make
 
 
-def _zip(number: int) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(zipfile.ZipInfo("data.csv"), _csv(number))
-    return file.getvalue()
+def _zip(**members: Callable[[int], bytes]) -> Callable[[int], bytes]:
+    def make(number: int) -> bytes:
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            for place, (name, make_member) in enumerate(members.items()):
+                archive.writestr(zipfile.ZipInfo(name.replace("_", "/")), make_member(10 * number + place))
+        return file.getvalue()
+
+    return make
 
 
 def _glove(number: int) -> bytes:
@@ -206,6 +211,8 @@ MAKERS: dict[str, Callable[[int], bytes]] = {
     "txt.gz": _packed(_lines),
     "tar": _tar(""),
     "tar.gz": _tar(":gz"),
-    "zip": _zip,
+    "zip-as-csv": _zip(data=_csv),
+    "pictures.zip": _zip(**{f"{split}_{label}_{place}.png": _picture("PNG")
+                            for place, (split, label) in enumerate(product(("train", "test"), "ab"))}),
     "glove": _glove,
 }  # fmt: skip

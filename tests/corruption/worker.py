@@ -64,16 +64,25 @@ def run(case: Case, folder: Path) -> Result:
     data, kind = mutated(case)
     path = folder / f"case-{case.seed}{suffix_of(case.format)}"
     _write(case, data, path)
-    _forget_peak()
-    begin, before = time.process_time(), _memory("VmRSS")
-    content, said, failure = _attempt(case.format, path)
-    seconds, megabytes = time.process_time() - begin, _memory("VmHWM") - before
-    outcome, text = failure or _compare(case, data, path, content, said)
+    result, content = read_measured(case.format, path)
+    if not result.outcome:
+        outcome, text = _compare(case, data, path, content, result.said)
+        result = result._replace(outcome=outcome, said=text)
     for file in (path, checkpoint.digest_path(path)):
         file.unlink(missing_ok=True)
-    if outcome != _FAILED and (seconds > SECONDS or megabytes > MEGABYTES):
+    return result._replace(said=f"{kind}: {result.said}")
+
+
+def read_measured(format: str, path: Path) -> tuple[Result, Any]:
+    """A file read with the project's reader, and its content; the outcome is empty if it can be compared."""
+    Path("/proc/self/clear_refs").write_text("5")  # begin to measure the most memory of this process anew
+    begin, before = time.process_time(), _memory("VmRSS")
+    content, said, failure = _attempt(format, path)
+    seconds, megabytes = time.process_time() - begin, _memory("VmHWM") - before
+    outcome, text = failure or ("", said)
+    if seconds > SECONDS or megabytes > MEGABYTES:
         outcome, text = _FAILED, f"{seconds:.1f} seconds, {megabytes:.0f} MB ({outcome}: {text})"
-    return Result(outcome, f"{kind}: {text}", seconds, megabytes)
+    return Result(outcome, text, seconds, megabytes), content
 
 
 def _write(case: Case, data: bytes, path: Path) -> None:
@@ -119,11 +128,6 @@ def _expected(case: Case, data: bytes) -> Any:
     return REFERENCES[case.format](data)
 
 
-def _forget_peak() -> None:
-    """Begin to measure the most memory of this process anew."""
-    Path("/proc/self/clear_refs").write_text("5")
-
-
 def _memory(name: str) -> float:
     """Megabytes of this process, now (VmRSS) or at most (VmHWM)."""
     for line in Path("/proc/self/status").read_text().splitlines():
@@ -134,8 +138,8 @@ def _memory(name: str) -> float:
 
 def _serve(pipe: Any, folder: str) -> None:
     os.environ["SUITE_CACHE_DIR"] = folder
-    while (case := pipe.recv()) is not None:
-        pipe.send(run(Case(*case), Path(folder)))
+    while (task := pipe.recv()) is not None:
+        pipe.send(run(task, Path(folder)) if isinstance(task, Case) else read_measured(*task)[0])
 
 
 class Worker:
@@ -157,12 +161,20 @@ class Worker:
         self.folder.cleanup()
 
     def __call__(self, case: Case) -> Result:
+        """The outcome of a case."""
+        return self._ask(case)
+
+    def read(self, format: str, path: Path) -> Result:
+        """The outcome of reading a file; empty if it was read."""
+        return self._ask((format, path))
+
+    def _ask(self, task: Any) -> Result:
         if self.process is None:
             self.pipe, other = self.context.Pipe()
             self.process = self.context.Process(target=_serve, args=(other, self.folder.name), daemon=True)
             self.process.start()
             other.close()
-        self.pipe.send(case)
+        self.pipe.send(task)
         try:
             if self.pipe.poll(6 * SECONDS):
                 found: Result = self.pipe.recv()

@@ -133,7 +133,7 @@ def repair_png(data: bytes) -> bytes:
 
 
 def tar_headers(data: bytes) -> Iterator[int]:
-    """Starts of the headers of a tar archive. Raises Damaged unless it goes on to two empty blocks."""
+    """Starts of the headers of a tar archive. Raises Damaged unless two empty blocks follow, and only zeros after."""
     place = 0
     while any(header := data[place : place + _BLOCK]):
         if len(header) < _BLOCK or not _is_number(header[148:156]) or _tar_sum(header) != int(_digits(header[148:156]), 8):
@@ -142,8 +142,8 @@ def tar_headers(data: bytes) -> Iterator[int]:
         if not _is_number(header[124:136]):
             raise Damaged(f"no size in the tar header at byte {place}")
         place += _BLOCK + -(-int(_digits(header[124:136]), 8) // _BLOCK) * _BLOCK
-    if len(data) < place + 2 * _BLOCK or any(data[place : place + 2 * _BLOCK]):
-        raise Damaged("the end of the archive is missing")
+    if len(data) < place + 2 * _BLOCK or any(data[place:]):
+        raise Damaged("the end of the archive is missing, or something follows it")
 
 
 def repair_tar(data: bytes) -> bytes:

@@ -29,14 +29,15 @@ Rows = list[tuple[str, ...]]
 _AV_ERRORS = (av.FFmpegError, ValueError, StopIteration, IndexError, MemoryError, OverflowError)
 
 
-def _decoded_audio(data: bytes) -> tuple[int, NDArray[Any]]:
-    """Rate and samples ``(N, C)`` by FFmpeg; each frame as it comes."""
+def _decoded_audio(data: bytes, *, strict: bool = True) -> tuple[int, NDArray[Any]]:
+    """Rate and samples ``(N, C)`` by FFmpeg; with ``strict`` a frame that is not whole is an error."""
     parts, rate = [], 0
     try:
         with av.open(io.BytesIO(data), metadata_errors="ignore") as container:
             stream = container.streams.audio[0]
-            stream.codec_context.options = {"err_detect": "crccheck+bitstream+buffer+explode"}
-            for frame in container.decode(stream):
+            if strict:
+                stream.codec_context.options = {"err_detect": "crccheck+bitstream+buffer+explode"}
+            for frame in _frames(container, stream, strict=strict):
                 rate = frame.sample_rate
                 samples = frame.to_ndarray()
                 channels = frame.layout.nb_channels
@@ -46,6 +47,15 @@ def _decoded_audio(data: bytes) -> tuple[int, NDArray[Any]]:
     if len({part.shape[1] for part in parts}) != 1:
         raise Damaged("no samples, or another number of channels in the middle")
     return rate, numpy.concatenate(parts)
+
+
+def _frames(container: Any, stream: Any, *, strict: bool) -> Iterator[Any]:
+    for packet in container.demux(stream):
+        try:
+            yield from packet.decode()
+        except av.FFmpegError:
+            if strict:
+                raise
 
 
 def _scaled(samples: NDArray[Any]) -> NDArray[numpy.float32]:
@@ -116,7 +126,8 @@ def flac(data: bytes) -> tuple[int, NDArray[numpy.float32]]:
 
 
 def ogg(data: bytes) -> tuple[int, NDArray[numpy.float32]]:
-    """Every chained stream, each up to the granule position of its last page."""
+    """Every chained stream, each up to the granule position of its last page; zeros may follow."""
+    data = data.rstrip(b"\0") if data.endswith(bytes(512)) else data
     check_ogg(data)
     pages = list(pages_of(data))
     starts = [page.start for page in pages if page.flags & 2]
@@ -134,7 +145,8 @@ def ogg(data: bytes) -> tuple[int, NDArray[numpy.float32]]:
 
 
 def mp3(data: bytes) -> tuple[int, NDArray[numpy.float32]]:
-    rate, samples = _decoded_audio(data)
+    """Frames that cannot be decoded are left out: MPEG audio may begin and end anywhere."""
+    rate, samples = _decoded_audio(data, strict=False)
     return rate, _scaled(samples)
 
 

@@ -12,7 +12,7 @@ from suite import checkpoint
 from suite.errors import SuiteError
 from tests.corruption.containers import Damaged
 from tests.corruption.mutations import mutate
-from tests.corruption.readers import difference, read, suffix_of
+from tests.corruption.readers import CONCEALING, difference, read, suffix_of
 from tests.corruption.references import REFERENCES
 from tests.corruption.samples import MAKERS, checkpoint_content, write_checkpoint
 
@@ -59,10 +59,20 @@ def mutated(case: Case) -> tuple[bytes, str]:
     )  # fmt: skip
 
 
+def intact(format: str) -> bytes:
+    """A whole file."""
+    return _sample(format, 0)
+
+
 def run(case: Case, folder: Path) -> Result:
     """Read the file of a case in ``folder`` with the project's reader, and compare."""
     data, kind = mutated(case)
     path = folder / f"case-{case.seed}{suffix_of(case.format)}"
+    result = _compared(case, data, path)
+    return result._replace(said=f"{kind}: {result.said}")
+
+
+def _compared(case: Case, data: bytes, path: Path) -> Result:
     _write(case, data, path)
     result, content = read_measured(case.format, path)
     if not result.outcome:
@@ -70,7 +80,7 @@ def run(case: Case, folder: Path) -> Result:
         result = result._replace(outcome=outcome, said=text)
     for file in (path, checkpoint.digest_path(path)):
         file.unlink(missing_ok=True)
-    return result._replace(said=f"{kind}: {result.said}")
+    return result
 
 
 def read_measured(format: str, path: Path) -> tuple[Result, Any]:
@@ -112,14 +122,14 @@ def _attempt(format: str, path: Path) -> tuple[Any, str, tuple[str, str] | None]
 def _compare(case: Case, data: bytes, path: Path, content: Any, said: str) -> tuple[str, str]:
     try:
         expected = _expected(case, data)
-        wrong = difference(case.format, content, expected)
+        wrong, damaged = difference(case.format, content, expected), False
     except Damaged as error:
-        wrong = f"read, but damaged: {error}"
+        wrong, damaged = f"read, but damaged: {error}", True
+    if path.name in said and (wrong is None or damaged or case.format in CONCEALING):
+        return "reported", said.strip()
     if wrong is None:
         return "equal", said.strip()
-    if path.name in said:
-        return "reported", said.strip()
-    return _FAILED, f"silent: {wrong}"
+    return _FAILED, f"{'said, but different' if path.name in said else 'silent'}: {wrong}"
 
 
 def _expected(case: Case, data: bytes) -> Any:
@@ -139,7 +149,11 @@ def _memory(name: str) -> float:
 def _serve(pipe: Any, folder: str) -> None:
     os.environ["SUITE_CACHE_DIR"] = folder
     while (task := pipe.recv()) is not None:
-        pipe.send(run(task, Path(folder)) if isinstance(task, Case) else read_measured(*task)[0])
+        if isinstance(task, Case):
+            pipe.send(run(task, Path(folder)))
+        else:
+            format, path, data = task
+            pipe.send(read_measured(format, path)[0] if data is None else _compared(Case(format, 0), data, path))
 
 
 class Worker:
@@ -166,7 +180,11 @@ class Worker:
 
     def read(self, format: str, path: Path) -> Result:
         """The outcome of reading a file; empty if it was read."""
-        return self._ask((format, path))
+        return self._ask((format, path, None))
+
+    def compare(self, format: str, path: Path, data: bytes) -> Result:
+        """The outcome of ``data`` in a file at ``path``."""
+        return self._ask((format, path, data))
 
     def _ask(self, task: Any) -> Result:
         if self.process is None:

@@ -4,8 +4,7 @@ A domain's module inherits ``ClassificationModule`` and writes ``logits``; its b
 ``indices`` and ``inputs`` (what a result names its input by). Its data module makes ``label_assets``.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, cast
 
@@ -14,11 +13,26 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score
 
+from suite.class_labels import count_labels, encode_labels, label_assets
 from suite.confusion import ClassReport
-from suite.errors import DataError, UsageError
+from suite.console import one_line
+from suite.errors import UsageError
 from suite.module import Split, StepOutput, SuiteModule
 from suite.optim import OptimConfig
 from suite.vocabulary import Labels
+
+__all__ = [
+    "NO_LABEL",
+    "ClassWeights",
+    "ClassificationModule",
+    "LabelledBatch",
+    "Scores",
+    "count_labels",
+    "encode_labels",
+    "label_assets",
+    "label_results",
+    "weigh_classes",
+]
 
 ClassWeights = Literal["none", "balanced", "root"]
 TOP_K = 5
@@ -45,40 +59,6 @@ class Scores(NamedTuple):
     logits: Tensor
     weights: Tensor | None = None
     penalty: Tensor | None = None
-
-
-def label_assets(labels: Iterable[str], *, where: str) -> dict[str, Any]:
-    """``labels`` (class names, sorted) and ``counts`` (training examples of each): assets of a classifier.
-
-    Raises:
-        DataError: fewer than two classes in ``where``.
-    """
-    counts = Counter(labels)
-    if len(counts) < 2:
-        there = f"only the class {next(iter(counts))!r}" if counts else "no class"
-        raise DataError(f"{where}: there is {there}; at least two classes are needed")
-    names = Labels.collect(counts)
-    return {"labels": names.state(), **count_labels(counts.elements(), names)}
-
-
-def count_labels(labels: Iterable[str], names: Labels) -> dict[str, Any]:
-    """The asset ``counts`` alone, by classes that are settled."""
-    counts = Counter(labels)
-    return {"counts": [counts[name] for name in names.names]}
-
-
-def encode_labels(labels: Sequence[str], names: Labels, *, where: str) -> list[int]:
-    """Ids of ``labels``.
-
-    Raises:
-        DataError: labels of ``where`` that training did not have, how often, and those that it had.
-    """
-    unknown = Counter(label for label in labels if label not in names.names)
-    if unknown:
-        listed = ", ".join(f"{name!r} ({count} times)" for name, count in unknown.most_common(5))
-        allowed = ", ".join(map(repr, names.names))
-        raise DataError(f"{where}: {len(unknown)} label(s) that training does not have: {listed}; allowed: {allowed}")
-    return names.encode_batch(labels)
 
 
 def weigh_classes(counts: Sequence[int], kind: ClassWeights) -> Tensor | None:
@@ -219,8 +199,8 @@ class ClassificationModule(SuiteModule):
 
     @staticmethod
     def lines(result: dict[str, Any]) -> list[str]:
-        """The label and its probability, with a tab between them."""
-        return [f"{result['label']}\t{result['probabilities'][result['label']]:.4f}"]
+        """The label and its probability, with a tab between them; tabs and line breaks in a label are escaped."""
+        return [f"{one_line(result['label'])}\t{result['probabilities'][result['label']]:.4f}"]
 
     @torch.no_grad()
     def sample_table(self, batch: Any) -> tuple[Sequence[str], list[list[Any]]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from suite.console import speak_utf8
+from suite.console import forget_notices, speak_utf8
 from suite.errors import SuiteError, UsageError
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -37,6 +37,7 @@ def main(
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     speak_utf8()
+    forget_notices()
     try:
         _run(verb, arguments, Domains(available, load, configs))
     except SuiteError as error:

@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 
 from suite.checkpoint import read, weights_of
-from suite.console import from_here, report
+from suite.console import from_here, one_line, report
 from suite.data import SuiteDataModule
 from suite.gather import gather_results
 from suite.module import SuiteModule
@@ -75,7 +75,7 @@ def report_outcome(outcome: Outcome, module: SuiteModule, *, folder: Path, mode:
         if texts:
             report("")
         for name, value in texts.items():
-            report(f"  {name:<12} {value}")
+            report(f"  {name:<12} {one_line(value)}")
     report("")
     for line in closing_lines(mode, folder):
         report(line)

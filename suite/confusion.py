@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from suite.console import one_line
 from suite.errors import SuiteError
 from suite.figures import confusion_figure
 
@@ -44,6 +45,7 @@ class ClassReport:
         rows = self.by_class()
         if len(rows) > MOST_LINES:
             rows = sorted(rows, key=lambda row: (row["f1"] is None, row["f1"]))[:MOST_LINES]
+        rows = [{**row, "label": one_line(row["label"])} for row in rows]
         width = min(max(len("class"), *(len(row["label"]) for row in rows)), 30)
         lines = [f"  {'class':<{width}}  precision    recall        f1  examples"]
         for row in rows:
@@ -64,7 +66,7 @@ class ClassReport:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             paths[0].write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-            confusion_figure(self.matrix, names=self.names, title=stem).savefig(paths[1], dpi=80)
+            confusion_figure(self.matrix, names=list(map(one_line, self.names)), title=stem).savefig(paths[1], dpi=80)
         except OSError as error:
             raise SuiteError(f"{folder}: cannot be written ({error.strerror}): choose another folder") from None
         return paths

@@ -29,6 +29,24 @@ def notice(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
+_said: set[str] = set()
+
+
+def notice_once(text: str, *, key: str | None = None) -> None:
+    """A ``notice`` that a command gives a single time, however often the data that it is about are read.
+
+    Of several with one ``key``, which is the text itself if not given, only the first is given.
+    """
+    if (key or text) not in _said:
+        _said.add(key or text)
+        notice(text)
+
+
+def forget_notices() -> None:
+    """Begin a command: ``notice_once`` gives each notice again."""
+    _said.clear()
+
+
 def report(text: str = "") -> None:
     """Print a result.
 

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from suite.console import notice_once
 from suite.errors import DataError, gather
-from suite.splits import SPLITS
+from suite.splits import SPLITS, split_of
 
 
 def is_hidden(path: Path, root: Path) -> bool:
@@ -13,20 +14,33 @@ def is_hidden(path: Path, root: Path) -> bool:
 
 
 def split_folders(root: Path) -> dict[str | None, Path]:
-    """The folders train, val and test in ``root``, where there is train; otherwise ``root`` itself, of no split.
+    """The folders train, val and test in ``root``, if there is train; otherwise ``root`` itself, of no split.
 
-    With other folders beside it and neither val nor test, ``train`` is a class.
+    With other folders beside it and neither val nor test, ``train`` is a class. Usual other spellings (``validation``,
+    ``dev``) are accepted and reported.
 
     Raises:
-        DataError: folders that are neither, beside several splits.
+        DataError: folders that are neither, beside several splits; two folders of one split.
     """
     folders = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    present, others = [name for name in SPLITS if name in folders], [name for name in folders if name not in SPLITS]
-    if "train" not in present or (others and present == ["train"]):
+    places: dict[str, list[str]] = {}
+    for name in folders:
+        if split := split_of(name):
+            places.setdefault(split, []).append(name)
+    others = [name for name in folders if split_of(name) is None]
+    if "train" not in places or (others and [*places] == ["train"]):
         return {None: root}
+    present = {split: places[split] for split in SPLITS if split in places}
     if others:
-        raise DataError(f"{root}: beside {', '.join(present)} there are {', '.join(others[:5])}: move them away")
-    return {name: root / name for name in present}
+        shown = ", ".join(name for names in present.values() for name in names)
+        raise DataError(f"{root}: beside {shown} there are {', '.join(others[:5])}: move them away")
+    gather(
+        [f"{root}: {' and '.join(names)} are both {split}: join them" for split, names in present.items() if names[1:]]
+    )
+    spelt = [f"{names[0]!r} as {split}" for split, names in present.items() if names[0] != split]
+    if spelt:
+        notice_once(f"data: {root}: folders read as splits: {', '.join(spelt)}")
+    return {split: root / names[0] for split, names in present.items()}
 
 
 def class_files(root: str | Path, *, endings: Sequence[str] | None = None) -> list[tuple[Path, str]]:

@@ -4,12 +4,26 @@ from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from suite.console import notice_once
 from suite.errors import DataError, UsageError, gather
 from suite.folds import Indices, fold_parts, hold_out_parts, refuse_shared_groups, whole_groups
+from suite.labels import clean_name
+from suite.tables import check_delimiter, has_delimiter
 
 SPLITS = ("train", "val", "test")
+_SPELLINGS = {
+    "train": ("train", "training", "trn"),
+    "val": ("val", "valid", "validation", "dev", "development"),
+    "test": ("test", "testing", "tst"),
+}
+_MEANT = {spelling: split for split, spellings in _SPELLINGS.items() for spelling in spellings}
 ALL = "all"
 """What ``--data.split`` takes for all of them together."""
+
+
+def split_of(name: str) -> str | None:
+    """The split that a column or folder means by ``name``, which may have a usual other spelling; else ``None``."""
+    return _MEANT.get(clean_name(name).casefold())
 
 
 class Divisible(Protocol):
@@ -93,7 +107,10 @@ class Splits(Generic[Item]):
     def _training(self) -> Sequence[Item]:
         if "train" not in self.own:
             raise UsageError("data.train is needed: what is missing is taken from it")
-        return self.read("train")
+        items = self.read("train")
+        if self.division.folds is not None and any(item.split is not None for item in items):
+            notice_once(f"data: {self.name}: the splits that items have are ignored, as folds are made of all items")
+        return items
 
     def _placed(self, split: str) -> list[Item]:
         items = list(self.read(split))
@@ -116,7 +133,15 @@ class Splits(Generic[Item]):
         gather(problems)
 
 
-def check_sources(dataset: str, paths: Mapping[str, object], *, folds: int | None, has_assets: bool, form: str) -> None:
+def check_sources(
+    dataset: str,
+    paths: Mapping[str, Sequence[str] | str | None],
+    *,
+    folds: int | None,
+    has_assets: bool,
+    form: str,
+    delimiter: str | None = None,
+) -> None:
     """Whether ``--data.dataset`` and the files that are given for splits go together.
 
     Args:
@@ -125,9 +150,10 @@ def check_sources(dataset: str, paths: Mapping[str, object], *, folds: int | Non
         folds: how many, if any.
         has_assets: a checkpoint has been trained: there may be nothing to train on.
         form: what ``--data.train`` takes, in words.
+        delimiter: of the tables, if it is given.
 
     Raises:
-        UsageError: they do not.
+        UsageError: they do not; or the delimiter is none, or of no use for the files.
     """
     if dataset != "files" and any(paths.values()):
         raise UsageError(f"data.train, val and test need --data.dataset files, not {dataset}")
@@ -135,6 +161,10 @@ def check_sources(dataset: str, paths: Mapping[str, object], *, folds: int | Non
         raise UsageError(f"--data.dataset files needs --data.train: {form}")
     if folds is not None and (paths["val"] or paths["test"]):
         raise UsageError("data.folds cuts data.train: leave data.val and data.test out")
+    if check_delimiter(delimiter) is not None:
+        files = [file for given in paths.values() if given for file in ([given] if isinstance(given, str) else given)]
+        if not any(map(has_delimiter, files)):
+            raise UsageError("data.delimiter is for .csv and .tsv files, and no split is one: leave it out")
 
 
 def divide(items: Sequence[Item], division: Division, *, others: Collection[str] = ()) -> dict[str, list[Item]]:

@@ -219,7 +219,8 @@ class Labels:
         unknown = sorted(set(given).difference(self._ids))
         if unknown:
             listed = ", ".join(map(repr, unknown[:5])) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
-            raise DataError(f"unknown label {listed}; allowed are {', '.join(map(repr, self.names))}")
+            known = ", ".join(map(repr, self.names[:20])) + (f" and {len(self) - 20} more" if len(self) > 20 else "")
+            raise DataError(f"unknown label {listed}; allowed are {known}")
         return [self._ids[name] for name in given]
 
     def decode(self, index: int) -> str:

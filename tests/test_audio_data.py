@@ -279,15 +279,15 @@ def test_what_is_wrong_with_a_manifest(tmp_path: Path) -> None:
         own(manifest, conditions=["speaker"]).items("train")
     rows[2]["who"], rows[3]["path"] = "", "audio/none.wav"
     write_manifest(manifest, rows)
-    with pytest.raises(DataError, match="row 3: who is empty"):
+    with pytest.raises(DataError, match="have no value in column 'who'"):
         own(manifest, conditions=["who"]).items("train")
     with pytest.raises(DataError, match=r"none\.wav: no such file"):
         _ = own(manifest).assets
-    rows[1]["part"] = "dev"
+    rows[1]["part"] = "eval"
     for row in rows:
         row.setdefault("part", "train")
     write_manifest(manifest, rows)
-    with pytest.raises(DataError, match="row 2: part is 'dev', allowed are train, val, test"):
+    with pytest.raises(DataError, match="part is 'eval' in line 3, allowed are train, val, test"):
         own(manifest, split_column="part").items("train")
 
 

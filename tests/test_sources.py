@@ -142,13 +142,14 @@ def test_table(tmp_path: Path, name: str, ending: str):
 @pytest.mark.parametrize("name", TABLES)
 def test_columns_of_a_table(tmp_path: Path, name: str, ending: str):
     names = columns_of(written(tmp_path / (name + ending), TABLES[name]))
-    assert names == ["label", "text", "extra"][: 2 if "json" in name else 3]
+    assert names == ["label", "text", "more" if "json" in name else "extra"], "in JSON lines those of all rows"
 
 
 def test_columns_of_tables_that_are_odd(tmp_path: Path):
     assert columns_of(written(tmp_path / "t.csv", '\ufeff"a\nb",c\r\n1,2\r\n')) == ["a\nb", "c"]
-    assert columns_of(written(tmp_path / "t.jsonl", "[1]x\n")) == []
-    assert columns_of(written(tmp_path / "t.jsonl", "3\n")) == []
+    for odd in ("[1]x\n", "3\n"):
+        with pytest.raises(DataError, match=r"t\.jsonl, line 1"):
+            columns_of(written(tmp_path / "t.jsonl", odd))
     pq.write_table(pa.table({"x": [1], "y": [2]}), tmp_path / "t.parquet")
     assert columns_of(tmp_path / "t.parquet") == ["x", "y"]
     for ending in ("csv", "tsv", "jsonl"):
@@ -163,9 +164,9 @@ def test_columns_of_tables_that_are_odd(tmp_path: Path):
 def test_table_format_can_be_set(tmp_path: Path):
     path = written(tmp_path / "t.data", "\ufeffa,b\r\n1,2\r\n")
     assert read_table(path, columns=["a", "b"], format="csv") == [("1", "2")]
-    with pytest.raises(UsageError, match=r"t\.data: the ending does not tell.*\.csv, \.tsv"):
+    with pytest.raises(UsageError, match=r"t\.data has no table extension.*\.csv, \.tsv"):
         read_table(path, columns=["a"])
-    with pytest.raises(UsageError, match="the ending does not tell"):
+    with pytest.raises(UsageError, match="has no table extension"):
         read_table(written(tmp_path / "t.parquet.gz", "a"), columns=["a"])
     with pytest.raises(DataError, match="no such file"):
         read_table(tmp_path / "nofolder", columns=["a"])
@@ -196,7 +197,7 @@ def test_csv_line_numbers_are_of_the_row_start(tmp_path: Path):
     with pytest.raises(DataError, match=r"t\.csv, line 6: not CSV \(unexpected end of data\)"):
         read_table(path, columns=["a"])
     written(path, 'a,b\n"1\n\n1",2\n3\n\n')
-    with pytest.raises(DataError, match=r"t\.csv, line 5: 1 fields .*t\.csv, line 6: 0 fields"):
+    with pytest.raises(DataError, match=r"t\.csv, line 5: 1 fields where the header has 2$"):
         read_table(path, columns=["a"])
     written(path, 'a,b\n"1"x,2\n')
     with pytest.raises(DataError, match=r"t\.csv, line 2: not CSV"):
@@ -216,25 +217,24 @@ def test_table_bytes_are_named_by_line(tmp_path: Path):
 
 
 def test_jsonl_problems_are_gathered(tmp_path: Path):
-    rows = ['{"a": "x"}', "{", "[1]", '{"b": 1, "c": 2}', '{"a": null}', '{"a": "y"}']
+    rows = ['{"a": "x"}', "{", "[1]", '{"b": 1, "c": 2}', '{"a": "y", "b": 1, "b": 2}', '{"a": "y"}']
     with pytest.raises(DataError) as caught:
         read_table(written(tmp_path / "t.jsonl", "\n".join(rows)), columns=["a"])
     for expected in (
         "line 2: not JSON",
         "line 3: an object",
-        "line 4: no column 'a'; there are b, c",
-        "line 5: column",
+        "line 5: the key 'b' is there 2 times",
     ):
         assert expected in str(caught.value)
-    assert "null; fill it in" in str(caught.value)
     assert "line 1" not in str(caught.value)
+    assert "line 4" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
         ('{"a": [1]}', "line 1: column 'a' is a list; text or a number is needed"),
-        ('{"a": NaN}', "line 1: NaN is not a JSON value"),
+        ('{"a": Infinity}', "line 1: column 'a' is infinite"),
         ('{"a": "\\ud800"}', "line 1: column 'a' has half of a surrogate pair"),
         ("[" * 100_000, "line 1: "),
     ],
@@ -256,8 +256,7 @@ def test_parquet(tmp_path: Path):
     assert read_table(path, columns=["text", "label"]) == [("ä", "1"), ("b\nc", "0")]
     with pytest.raises(DataError, match="column 'words' is missing; there are label, text, none"):
         read_table(path, columns=["words"])
-    with pytest.raises(DataError, match=r"t\.parquet, row 1: column 'none' is null"):
-        read_table(path, columns=["none"])
+    assert read_table(path, columns=["none"]) == [("",), ("x",)]
     pq.write_table(pa.table({"a": pa.array([], pa.string())}), path)
     with pytest.raises(DataError, match="the table has no rows"):
         read_table(path, columns=["a"])

@@ -140,8 +140,10 @@ def test_tables_with_groups_and_splits(tmp_path: Path) -> None:
     assert read_entries(path, columns=["path"], listing=ListingColumns("more", None))[1].group == "2"
     with pytest.raises(DataError, match=r"'source' is missing; there are path, split, group, more"):
         read_entries(path, columns=["path"], listing=ListingColumns("source"))
-    path.write_text("path,split\n ,val\nx,dev\n")
-    with pytest.raises(DataError, match=r"row 1: path is empty; .*row 2: split is 'dev', allowed are train, val, test"):
+    path.write_text("path,split\n ,val\nx,eval\n")
+    with pytest.raises(
+        DataError, match=r"1 of 2 rows have no value in column 'path' \(line 2\).*split is 'eval' in line 3, allowed"
+    ):
         read_entries(path, columns=["path"], listing=ListingColumns(), filled=["path"])
     with pytest.raises(UsageError, match=r"data.split_column is for tables, and .* is a folder"):
         ListingColumns(split="part").refuse_for(tmp_path)
@@ -155,5 +157,14 @@ def test_folders_of_splits(tmp_path: Path) -> None:
     (tmp_path / "bus").mkdir()
     with pytest.raises(DataError, match=r"beside train, test there are bus"):
         split_folders(tmp_path)
+    (tmp_path / "bus").rename(tmp_path / "Validation")
+    assert split_folders(tmp_path) == {
+        "train": tmp_path / "train", "val": tmp_path / "Validation", "test": tmp_path / "test"
+    }  # fmt: skip
+    (tmp_path / "dev").mkdir()
+    with pytest.raises(DataError, match=r"Validation and dev are both val: join them"):
+        split_folders(tmp_path)
+    (tmp_path / "dev").rmdir()
+    (tmp_path / "Validation").rename(tmp_path / "bus")
     (tmp_path / "test").rmdir()
     assert split_folders(tmp_path) == {None: tmp_path}, "a class of trains"

@@ -132,7 +132,7 @@ def test_errors_are_one_line_that_says_what_to_do(tmp_path: Path) -> None:
          lambda: data_of(path, val=str(other)).examples("val")),
         (DataError, r"latin\.csv, line 2", lambda: data_of(tmp_path / "latin.csv").assets),
         (DataError, r"no such file", lambda: data_of(tmp_path / "none.csv").assets),
-        (UsageError, r"ending", lambda: data_of(write(tmp_path / "rows.dat", ROWS)).assets),
+        (UsageError, r"has no table extension", lambda: data_of(write(tmp_path / "rows.dat", ROWS)).assets),
         (UsageError, r"needs --data\.train", lambda: data_of()),
         (UsageError, r"need --data\.dataset files", lambda: data_of(path, dataset="sample")),
         (UsageError, r"leave data\.val and data\.test out", lambda: data_of(path, val=str(path), folds=3)),
@@ -342,5 +342,5 @@ def test_no_label_is_empty_and_bad_files_are_named_together(tmp_path: Path) -> N
     with pytest.raises(DataError, match=r"01.txt, line 1: byte 0xe9 .*; .*03.txt, line 1: byte 0xe9"):
         _ = data_of(root).assets
     (tmp_path / "t.csv").write_text("text,label\none,good\ntwo,\nthree, \nfour,bad\n")
-    with pytest.raises(DataError, match=r"t.csv, row 2: label is empty; .*t.csv, row 3: label is empty"):
+    with pytest.raises(DataError, match=r"t.csv: 2 of 4 rows have no value in column 'label' \(lines 3, 4\)"):
         _ = data_of(tmp_path / "t.csv").assets

@@ -1,5 +1,6 @@
 """Word vectors: which words are found, what of a file is damaged, and how a classifier begins with them."""
 
+import gzip
 import os
 from pathlib import Path
 from typing import Any
@@ -64,11 +65,41 @@ def test_damaged_lines_are_counted_and_named(tmp_path: Path) -> None:
     assert found.lines()[1].endswith("and 1 more")
 
 
+def test_lines_that_would_be_lost_are_found_or_counted(tmp_path: Path) -> None:
+    lines = ["owl  1 2 3", "cat 4 5 6 7", "paris 7 8 1e39", ", 0.5 1_0 .25", "dog 1 1 1", ". . . 1 2 3"]
+    found = read_vectors(write(tmp_path / "v.txt", lines), WORDS, counts=[0] * 9)
+    assert found.found.tolist() == [False] * 4 + [True, False, False, False, False]
+    assert found.weight[4].tolist() == [1, 2, 3]
+    assert found.damaged == [
+        "line 2: 4 numbers where 3 are needed, or no word",
+        "line 3: 'paris' has a number that is not finite",
+        "line 4: not 3 numbers after the word",
+    ]
+
+
+def test_words_are_composed_as_those_of_a_vocabulary(tmp_path: Path) -> None:
+    words = Tokenizer([*SPECIALS, " \u00e9t\u00e9"], level="word")
+    found = read_vectors(write(tmp_path / "v.txt", ["e\u0301te\u0301 1 2", "owl 3 4"]), words, counts=[0] * 5)
+    assert found.weight[4].tolist() == [1, 2]
+
+
+def test_a_header_that_disagrees_is_reported(tmp_path: Path) -> None:
+    found = read_vectors(write(tmp_path / "v.txt", ["9 4", *LINES]), WORDS, counts=[0] * 9)
+    assert int(found.found.sum()) == 4
+    assert found.lines()[1].endswith("the header announces 9 words, and the file has 5 lines below it")
+    assert found.lines()[2].endswith("the header announces 4 numbers for a word, and most lines have 3")
+
+
 def test_errors(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         read_vectors(tmp_path / "none.txt", WORDS, counts=[0] * 9)
     with pytest.raises(DataError, match="not a file of vectors"):
         read_vectors(write(tmp_path / "words.txt", ["owl", "cat"]), WORDS, counts=[0] * 9)
+    with pytest.raises(DataError, match="word2vec's binary format is not read"):
+        read_vectors(write(tmp_path / "v.bin", LINES), WORDS, counts=[0] * 9)
+    (tmp_path / "v.txt.gz").write_bytes(gzip.compress("\n".join(LINES).encode())[:-9])
+    with pytest.raises(DataError, match="not a whole gzip file"):
+        read_vectors(tmp_path / "v.txt.gz", WORDS, counts=[0] * 9)
 
 
 @pytest.mark.data

@@ -51,6 +51,8 @@ class AudioData(SuiteDataModule):
         path_column: Column of a manifest with the paths, which count from its own folder.
         group_column: Column with a group, if there is one: files of a group never stand on both sides of a split.
         split_column: Column that says train, val or test, if there is one.
+        delimiter: Character between the fields of .csv and .tsv files, if it is another than usual; fields may then be
+            in quotes.
         conditions: What the model is conditioned on: columns of a manifest, or folder; a named set's own if not given.
         only: Take files with these values alone, such as speaker=jackson.
         leave_out: Leave files with these values out.
@@ -83,6 +85,7 @@ class AudioData(SuiteDataModule):
         path_column: str = "path",
         group_column: str | None = "group",
         split_column: str | None = "split",
+        delimiter: str | None = None,
         conditions: list[str] | None = None,
         only: list[str] = [],  # noqa: B006 (read only; the command line shows it)
         leave_out: list[str] = [],  # noqa: B006
@@ -106,10 +109,10 @@ class AudioData(SuiteDataModule):
         )
         self.dataset, self.paths = dataset, {"train": train, "val": val, "test": test}
         form = "a folder or a manifest"
-        check_sources(dataset, self.paths, folds=folds, has_assets=assets is not None, form=form)
+        check_sources(dataset, self.paths, folds=folds, has_assets=assets is not None, form=form, delimiter=delimiter)
         self.most, self.sample_rate, self.sample_minutes, self.mel = most, sample_rate, sample_minutes, mel
         self.window, self.context = window, context
-        self.path_column, self.listing = path_column, ListingColumns(group_column, split_column)
+        self.path_column, self.listing = path_column, ListingColumns(group_column, split_column, delimiter)
         self.names = self._condition_names(conditions)
         self._check()
         choice = Choice(pairs_of("data.only", only), pairs_of("data.leave_out", leave_out), most)

@@ -96,6 +96,7 @@ def list_items(source: str, *, conditions: Sequence[str], path_column: str, list
         listing.refuse_for(path)
         return _list_folder(path, conditions)
     columns = [path_column, *conditions]
+    flags = {**dict.fromkeys(conditions, "--data.conditions"), path_column: "--data.path_column"}
     return [
         Item(
             path.parent / Path(entry.values[0]).expanduser(),
@@ -103,7 +104,7 @@ def list_items(source: str, *, conditions: Sequence[str], path_column: str, list
             entry.group,
             entry.split,
         )
-        for entry in read_entries(path, columns=columns, listing=listing, filled=columns)
+        for entry in read_entries(path, columns=columns, listing=listing, filled=columns, names=conditions, flags=flags)
     ]
 
 

@@ -12,15 +12,17 @@ from domains.text import corpora
 from domains.text.listing import DatasetName, Item, TextColumns, list_items, list_named, named_splits
 from domains.text.tokens import VocabularyConfig, encode_texts
 from suite.classification import NO_LABEL, count_labels, encode_labels, label_assets
-from suite.console import notice
+from suite.console import notice, notice_once
 from suite.data import SuiteDataModule
 from suite.errors import UsageError
 from suite.flat import FlatSequences
 from suite.listing import ListingColumns
-from suite.sources import read_lines
+from suite.sources import is_table, read_lines, read_table
 from suite.splits import Division, Splits, check_sources
 from suite.vectors import Vectors, read_vectors
 from suite.vocabulary import PAD, Labels, Tokenizer
+
+_SHOWN = 60  # characters of a text, to find it by
 
 
 class TextBatch(NamedTuple):
@@ -75,6 +77,8 @@ class TextData(SuiteDataModule):
         label_column: Column with the class.
         group_column: Column with a group, if there is one: texts of a group never stand on both sides of a split.
         split_column: Column that says train, val or test, if there is one.
+        delimiter: Character between the fields of .csv and .tsv files, if it is another than usual; fields may then be
+            in quotes.
         held_out: Share of the training texts for each of val and test that is not given, the same of each class.
         folds: Cut the training texts into so many folds; test is one of them (scripts/crossvalidate.py does all).
         fold: Which of the folds is tested, from 0.
@@ -105,6 +109,7 @@ class TextData(SuiteDataModule):
         label_column: str = "label",
         group_column: str | None = "group",
         split_column: str | None = "split",
+        delimiter: str | None = None,
         held_out: float = 0.1,
         folds: int | None = None,
         fold: int = 0,
@@ -125,14 +130,14 @@ class TextData(SuiteDataModule):
         self.dataset, self.sample_size = dataset, sample_size
         self.paths = {"train": train, "val": val, "test": test}
         form = "a table, or a folder with one for each class"
-        check_sources(dataset, self.paths, folds=folds, has_assets=assets is not None, form=form)
+        check_sources(dataset, self.paths, folds=folds, has_assets=assets is not None, form=form, delimiter=delimiter)
         if not text_columns:
             raise UsageError("data.text_columns is empty: name at least one column")
         if sample_size is not None and sample_size < 1:
             raise UsageError(f"data.sample_size is {sample_size}, allowed is 1 or more")
         if max_length < 1:
             raise UsageError(f"data.max_length is {max_length}, allowed is 1 or more")
-        self.columns = TextColumns(text_columns, label_column, ListingColumns(group_column, split_column))
+        self.columns = TextColumns(text_columns, label_column, ListingColumns(group_column, split_column, delimiter))
         self.parts = Splits(
             self._list,
             own=[split for split, path in self.paths.items() if path] if dataset == "files" else named_splits(dataset),
@@ -168,9 +173,19 @@ class TextData(SuiteDataModule):
 
     def make_assets(self) -> dict[str, Any]:
         items = self.items("train")
-        more = [text for name in self.vocabulary_texts for text in _texts(name)]
+        more = [text for name in self.vocabulary_texts for text in self._more_texts(name)]
         labels = label_assets((item.label for item in items if item.text.strip()), where="the training texts")
         return {"tokenizer": self.vocabulary.train([*(item.text for item in items), *more]).state(), **labels}
+
+    def _more_texts(self, name: str) -> list[str]:
+        """More texts for a vocabulary: a named corpus, the rows of a table, or the lines of a file."""
+        if corpora.is_corpus(name):
+            return corpora.documents(name)
+        if not is_table(name):
+            return read_lines(name)
+        columns, delimiter = self.columns.texts, self.columns.listing.delimiter
+        rows = read_table(name, columns=columns, delimiter=delimiter, flags=self.columns.flags)
+        return [" ".join(row) for row in rows]
 
     def renewed_assets(self) -> dict[str, Any]:
         labels = (item.label for item in self.items("train") if item.text.strip())
@@ -178,11 +193,15 @@ class TextData(SuiteDataModule):
 
     def load(self, split: str) -> TextExamples:
         items = self.items(split)
-        if split == "train":
-            kept = [item for item in items if item.text.strip()]
-            if len(kept) < len(items):
-                notice(f"data: {len(items) - len(kept)} of {len(items)} training texts are empty and left out")
-            items = kept
+        filled = [item for item in items if item.text.strip()]
+        if len(filled) < len(items):
+            empty = f"data: {len(items) - len(filled)} of {len(items)}"
+            if split == "train":
+                notice(f"{empty} training texts are empty and left out")
+            else:
+                notice(f"{empty} {split} texts are empty; they are evaluated like others")
+        items = filled if split == "train" else items
+        _report_contradictions(filled, split)
         names = Labels.from_state(self.assets["labels"])
         labels = encode_labels([item.label for item in items], names, where=f"the {split} texts")
         return self._encode([item.text for item in items], labels, what=f"{split} texts")
@@ -222,6 +241,18 @@ class TextData(SuiteDataModule):
         return examples[0].examples.gather([item.number for item in examples])
 
 
-def _texts(name: str) -> list[str]:
-    """More texts for a vocabulary: a named corpus, or the lines of a file."""
-    return corpora.documents(name) if corpora.is_corpus(name) else read_lines(name)
+def _report_contradictions(items: Sequence[Item], split: str) -> None:
+    """Report texts that stand in a split several times, with different labels."""
+    labels: dict[str, dict[str, int]] = {}
+    for item in items:
+        counts = labels.setdefault(item.text.strip(), {})
+        counts[item.label] = counts.get(item.label, 0) + 1
+    both = {text: counts for text, counts in labels.items() if len(counts) > 1}
+    if both:
+        text, counts = next(iter(both.items()))
+        shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+        rows = sum(sum(each.values()) for each in both.values())
+        notice_once(
+            f"data: {len(both)} {split} text(s) have several labels ({rows} of {len(items)} texts); the first is "
+            f"{shown!r} with {', '.join(map(repr, counts))}"
+        )

@@ -1,7 +1,6 @@
 """Running text for language models: the embedded sample, corpora by name, files of one's own."""
 
 import hashlib
-import re
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -11,16 +10,15 @@ from torch import Tensor
 
 from domains.text import corpora, sample
 from domains.text.tokens import VocabularyConfig, encode_texts
+from suite.console import notice_once
 from suite.data import Examples
 from suite.errors import DataError, UsageError
 from suite.flat import FlatSequences, Ids, pad_ids
 from suite.folds import fold_parts, hold_out_parts
-from suite.sources import read_lines, read_table
+from suite.sources import is_table, read_lines, read_table
 from suite.splits import SPLITS, check_sources
 from suite.stream import Chunk, ChunkKey, Chunks, StreamDataModule
 from suite.vocabulary import EOS, PAD, Tokenizer
-
-_TABLES = re.compile(r"\.(csv|tsv|jsonl|parquet)(\.gz)?$")
 
 
 class StreamBatch(NamedTuple):
@@ -92,6 +90,8 @@ class LanguageData(StreamDataModule):
         val: Likewise; taken from the training documents by held_out if not given.
         test: Likewise.
         text_column: Column of a table that holds the text.
+        delimiter: Character between the fields of .csv and .tsv files, if it is another than usual; fields may then be
+            in quotes.
         held_out: Share of the training text for each of val and test that is not there; with folds of val alone.
         folds: Cut the training documents into so many folds; test is one of them (scripts/crossvalidate.py does all).
         fold: Which, from 0.
@@ -113,6 +113,7 @@ class LanguageData(StreamDataModule):
         val: list[str] | str | None = None,
         test: list[str] | str | None = None,
         text_column: str = "text",
+        delimiter: str | None = None,
         held_out: float = 0.05,
         folds: int | None = None,
         fold: int = 0,
@@ -130,13 +131,14 @@ class LanguageData(StreamDataModule):
         )
         given = {"train": train, "val": val, "test": test}
         self.files = {name: [files] if isinstance(files, str) else files for name, files in given.items()}
-        self.dataset, self.text_column, self.held_out = dataset, text_column, held_out
+        self.dataset, self.held_out = dataset, held_out
+        self.text_column, self.delimiter = text_column, delimiter
         self.folds, self.fold = folds, fold
         self.sample_size, self.vocabulary, self.chunk_length = sample_size, vocabulary, chunk_length
         self._documents: dict[str, list[str]] = {}
         self._tokenizer: Tokenizer | None = None
         form = "text files or tables"
-        check_sources(dataset, self.files, folds=folds, has_assets=assets is not None, form=form)
+        check_sources(dataset, self.files, folds=folds, has_assets=assets is not None, form=form, delimiter=delimiter)
         if sample_size is not None and sample_size < 1:
             raise UsageError(f"data.sample_size is {sample_size}, allowed is 1 or more")
         if chunk_length < 1:
@@ -209,18 +211,28 @@ class LanguageData(StreamDataModule):
     def _read(self, files: list[str]) -> list[str]:
         documents: list[str] = []
         for file in files:
-            if _TABLES.search(file):
-                documents += [row[0] for row in read_table(file, columns=[self.text_column])]
-            elif self.vocabulary.level == "char":
+            if not is_table(file) and self.vocabulary.level == "char":
                 documents.append("\n".join(read_lines(file)) + "\n")
-            else:
-                documents += [line for line in read_lines(file) if line.strip()]
+                continue
+            texts = self._texts(file)
+            filled = [text for text in texts if text.strip()]
+            if len(filled) < len(texts):
+                notice_once(f"data: {file}: {len(texts) - len(filled)} of {len(texts)} texts are empty and left out")
+            documents += filled
         return documents
+
+    def _texts(self, file: str) -> list[str]:
+        """The rows of a table, or the lines of a text file."""
+        if not is_table(file):
+            return read_lines(file)
+        flags = {self.text_column: "--data.text_column"}
+        rows = read_table(file, columns=[self.text_column], delimiter=self.delimiter, flags=flags)
+        return [row[0] for row in rows]
 
     def _cut(self, documents: list[str]) -> None:
         """Take what is missing from the training documents: some of them, or the end of each where a file is one."""
         missing = [split for split in ("val", "test") if not self.files[split]]
-        tables = any(_TABLES.search(file) for file in self.files["train"] or ())
+        tables = any(map(is_table, self.files["train"] or ()))
         files = self.dataset == "files" and self.vocabulary.level == "char" and not tables
         if self.folds is not None:
             self._cut_fold(documents, texts=len(documents) == 1 or files)

@@ -15,6 +15,7 @@ from torchmetrics import Metric
 
 from domains.text.language_data import StreamBatch
 from domains.text.network import TextEncoder, map_network, map_tokens
+from suite.console import one_line
 from suite.dropout import Dropout
 from suite.errors import UsageError
 from suite.losses import CrossEntropy, linear_cross_entropy
@@ -217,9 +218,8 @@ class LanguageModule(CarriedModule):
 
     @staticmethod
     def lines(result: dict[str, Any]) -> list[str]:
-        """The text and its continuation in one line; line breaks are written as a backslash and an n."""
-        text = result["input"] + result["continuation"]
-        return [text.replace("\r", "\\r").replace("\n", "\\n")]
+        """The text and its continuation in one line; tabs and line breaks are escaped, such as ``\\n``."""
+        return [one_line(result["input"] + result["continuation"])]
 
     @torch.no_grad()
     def sample_table(self, batch: StreamBatch) -> tuple[Sequence[str], list[list[str]]]:

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from domains.text import corpora, sample
+from suite.console import notice_once
 from suite.errors import DataError, gather
 from suite.folders import class_files, split_folders
-from suite.listing import ListingColumns, read_entries
+from suite.labels import clean_names
+from suite.listing import Entry, ListingColumns, read_entries
 from suite.sources import read_lines
 from suite.splits import SPLITS
 
@@ -31,6 +33,11 @@ class TextColumns:
     texts: Sequence[str]
     label: str
     listing: ListingColumns
+
+    @property
+    def flags(self) -> dict[str, str]:
+        """For each column the flag that names it."""
+        return {**dict.fromkeys(self.texts, "--data.text_columns"), self.label: "--data.label_column"}
 
 
 def named_splits(dataset: DatasetName) -> tuple[str, ...]:
@@ -60,11 +67,29 @@ def list_items(path: str | Path, columns: TextColumns) -> list[Item]:
     place = Path(path).expanduser()
     if place.is_dir():
         columns.listing.refuse_for(place)
-        found = split_folders(place).items()
-        return [item for split, folder in found for item in _list_folder(folder, split)]
-    count, wanted = len(columns.texts), [*columns.texts, columns.label]
-    entries = read_entries(place, columns=wanted, listing=columns.listing, filled=[columns.label])
+        items = [item for split, folder in split_folders(place).items() for item in _list_folder(folder, split)]
+        labels = clean_names((item.label for item in items), where=f"{place}, folders of classes")
+        return [item._replace(label=label) for item, label in zip(items, labels, strict=True)]
+    count, label = len(columns.texts), [columns.label]
+    entries = read_entries(
+        place,
+        columns=[*columns.texts, columns.label],
+        listing=columns.listing,
+        filled=label,
+        names=label,
+        flags=columns.flags,
+    )
+    if count > 1:
+        _report_parts(place, columns.texts, entries)
     return [Item(" ".join(entry.values[:count]), entry.values[count], entry.group, entry.split) for entry in entries]
+
+
+def _report_parts(path: Path, columns: Sequence[str], entries: Sequence[Entry]) -> None:
+    """Report in how many rows each of several columns of a text is empty."""
+    empty = [sum(not entry.values[place].strip() for entry in entries) for place in range(len(columns))]
+    parts = [f"{name!r} in {count}" for name, count in zip(columns, empty, strict=True) if count]
+    if parts:
+        notice_once(f"data: {path}: parts of texts are empty: {', '.join(parts)} of {len(entries)} rows")
 
 
 def _list_folder(folder: Path, split: str | None) -> list[Item]:

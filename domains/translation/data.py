@@ -103,6 +103,8 @@ class TranslationData(SuiteDataModule):
         val: Likewise; taken from the training pairs by held_out if not given.
         test: Likewise.
         columns: Names of the source and the target column in tables.
+        delimiter: Character between the fields of .csv and .tsv files, if it is another than usual; fields may then be
+            in quotes.
         held_out: Share of the training pairs for each of val and test that is not given.
         sample_size: Training pairs of the embedded sample, any number; 24,000 if not given.
         vocabulary: How text becomes tokens.
@@ -126,6 +128,7 @@ class TranslationData(SuiteDataModule):
         val: list[str] | str | None = None,
         test: list[str] | str | None = None,
         columns: list[str] = ["source", "target"],  # noqa: B006 (read only; the command line shows it)
+        delimiter: str | None = None,
         held_out: float = 0.05,
         sample_size: int | None = None,
         vocabulary: VocabularyConfig = VocabularyConfig(),
@@ -143,6 +146,7 @@ class TranslationData(SuiteDataModule):
         given = {"train": train, "val": val, "test": test}
         self.files = {name: [files] if isinstance(files, str) else files for name, files in given.items()}
         self.columns, self.held_out, self.sample_size = columns, held_out, sample_size
+        self.delimiter = delimiter
         self.vocabulary, self.max_length = vocabulary, max_length
         self._pairs: dict[str, list[Pair]] = {}
         self._tokenizers: tuple[Tokenizer, Tokenizer] | None = None
@@ -154,7 +158,8 @@ class TranslationData(SuiteDataModule):
         if self.dataset == "sample" and "fr" in self.languages:
             raise UsageError("the embedded sample is in en and de; fr is in --data.dataset multi30k")
         form = "one table or two aligned text files"
-        check_sources(self.dataset, self.files, folds=None, has_assets=self._assets is not None, form=form)
+        has_assets = self._assets is not None
+        check_sources(self.dataset, self.files, folds=None, has_assets=has_assets, form=form, delimiter=self.delimiter)
         if len(self.columns) != 2:
             raise UsageError(f"data.columns is {self.columns}, allowed are two names: source and target")
         if self.sample_size is not None and self.sample_size < 1:
@@ -265,7 +270,8 @@ class TranslationData(SuiteDataModule):
                 f"--data.{split} '[{files[0]}, TRANSLATIONS]'"
             )
         if len(files) == 1:
-            rows = read_table(files[0], columns=self.columns)
+            flags = dict.fromkeys(self.columns, "--data.columns")
+            rows = read_table(files[0], columns=self.columns, delimiter=self.delimiter, flags=flags)
         elif len(files) == 2:
             rows = read_parallel(files)
         else:

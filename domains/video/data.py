@@ -141,6 +141,8 @@ class ClipData(LabelledFiles):
         label_column: Column with the class.
         group_column: Column with a group, if there is one: files of a group never stand on both sides of a split.
         split_column: Column that says train, val or test, if there is one.
+        delimiter: Character between the fields of .csv and .tsv files, if it is another than usual; fields may then be
+            in quotes.
         held_out: Share of the training files for each of val and test that is not given; groups stay whole.
         folds: Cut all files into so many folds; test is one of them (scripts/crossvalidate.py does all).
         fold: Which of the folds is tested, from 0.
@@ -174,6 +176,7 @@ class ClipData(LabelledFiles):
         label_column: str = "label",
         group_column: str | None = "group",
         split_column: str | None = "split",
+        delimiter: str | None = None,
         held_out: float = 0.15,
         folds: int | None = None,
         fold: int = 0,
@@ -192,7 +195,7 @@ class ClipData(LabelledFiles):
         seed: int = 0,
         assets: dict[str, Any] | None = None,
     ) -> None:
-        columns = FileColumns(path_column, label_column, ListingColumns(group_column, split_column))
+        columns = FileColumns(path_column, label_column, ListingColumns(group_column, split_column, delimiter))
         super().__init__(
             dataset=dataset, train=train, val=val, test=test, columns=columns, held_out=held_out, folds=folds,
             fold=fold, size=size, max_bad=max_bad, cache=cache, batch_size=batch_size, max_tokens=max_tokens,

@@ -57,7 +57,8 @@ class LabelledFiles(SuiteDataModule):
         )
         self.paths = {"train": train, "val": val, "test": test}
         form = "a folder with one for each class, or a table"
-        check_sources(dataset, self.paths, folds=folds, has_assets=assets is not None, form=form)
+        delimiter = columns.listing.delimiter
+        check_sources(dataset, self.paths, folds=folds, has_assets=assets is not None, form=form, delimiter=delimiter)
         if size < 8:
             raise UsageError(f"data.size is {size}, allowed is 8 or more pixels")
         if not 0 <= max_bad <= 1:

@@ -72,7 +72,10 @@ def read_manifest(path: Path, columns: FileColumns = FileColumns()) -> list[Item
         DataError: as ``read_entries``; and repeated paths.
     """
     wanted = [columns.path, columns.label]
-    entries = read_entries(path, columns=wanted, listing=columns.listing, filled=wanted)
+    flags = {columns.path: "--data.path_column", columns.label: "--data.label_column"}
+    entries = read_entries(
+        path, columns=wanted, listing=columns.listing, filled=wanted, names=[columns.label], flags=flags
+    )
     items = [
         Item(
             path.parent / Path(entry.values[0]).expanduser(), entry.values[0], entry.values[1], entry.group, entry.split

@@ -15,7 +15,7 @@ from domains.video.images import ImageBatch
 from domains.video.network import ClipClassifier, HeadConfig, HeadKind, ImageClassifier, StreamsKind
 from domains.video.weights import OWN, load_weights
 from suite.classification import ClassificationModule, ClassWeights, Scores
-from suite.console import notice
+from suite.console import notice, one_line
 from suite.errors import UsageError
 from suite.optim import OptimConfig
 from suite.pooling import PoolingKind
@@ -107,10 +107,10 @@ class FrameModule(ClassificationModule):
     @staticmethod
     def lines(result: dict[str, Any]) -> list[str]:
         """File, label and probability with tabs between them; or file, ``error`` and the reason."""
-        name = " ".join(result["input"].split())
+        name = one_line(result["input"])
         if "error" in result:
-            return [f"{name}\terror\t{result['error']}"]
-        return [f"{name}\t{result['label']}\t{result['probabilities'][result['label']]:.4f}"]
+            return [f"{name}\terror\t{one_line(result['error'])}"]
+        return [f"{name}\t{one_line(result['label'])}\t{result['probabilities'][result['label']]:.4f}"]
 
     def titles(self, batch: Any) -> list[str]:
         """What is true and what the model says, for each row of a figure."""

@@ -9,7 +9,7 @@ from typing import NoReturn
 from suite.console import notice_once
 from suite.errors import DataError, UsageError, gather
 from suite.file_formats import extension_of, refuse_content, refuse_extension
-from suite.gunzip import read_gzip
+from suite.packed import read_gzip
 
 _BOM, _BOM_CHARACTER = b"\xef\xbb\xbf", "\ufeff"
 _GZIP = b"\x1f\x8b\x08"

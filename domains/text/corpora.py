@@ -8,7 +8,7 @@ from domains.text.overlap import Overlap
 from domains.text.remotes import REMOTES
 from suite.console import notice
 from suite.errors import DataError
-from suite.gunzip import read_gzip
+from suite.packed import read_gzip
 from suite.sources import data_folder, read_csv_rows, read_lines
 
 Row = tuple[str, str]  # text, label

@@ -19,7 +19,10 @@ def main(words: list[str]) -> int:
         with Worker() as worker:
             results = {seed: worker(Case(format, seed)) for seed in range(EACH)}
         counts = table[format] = Counter(result.outcome for result in results.values())
-        print(f"| {format} | {' | '.join(str(counts[name]) for name in ('equal', 'refused', 'reported', 'failed'))} |", flush=True)
+        print(
+            f"| {format} | {' | '.join(str(counts[name]) for name in ('equal', 'refused', 'reported', 'failed'))} |",
+            flush=True,
+        )
         for seed, result in results.items():
             if result.outcome == "failed":
                 failed += 1

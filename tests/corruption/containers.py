@@ -50,9 +50,9 @@ def ogg_checksum(page: bytes) -> int:
 
 
 def pages_of(data: bytes) -> Iterator[Page]:
-    """The pages of an Ogg file. Raises Damaged where no whole page is."""
+    """The pages of an Ogg file, which zeros may follow. Raises Damaged where no whole page is."""
     place = 0
-    while place < len(data):
+    while any(data[place:]):
         count = data[place + 26] if place + 27 <= len(data) else 0
         stop = place + 27 + count + sum(data[place + 27 : place + 27 + count])
         if data[place : place + 4] != b"OggS" or place + 27 > len(data) or stop > len(data):
@@ -136,7 +136,11 @@ def tar_headers(data: bytes) -> Iterator[int]:
     """Starts of the headers of a tar archive. Raises Damaged unless two empty blocks follow, and only zeros after."""
     place = 0
     while any(header := data[place : place + _BLOCK]):
-        if len(header) < _BLOCK or not _is_number(header[148:156]) or _tar_sum(header) != int(_digits(header[148:156]), 8):
+        if (
+            len(header) < _BLOCK
+            or not _is_number(header[148:156])
+            or _tar_sum(header) != int(_digits(header[148:156]), 8)
+        ):
             raise Damaged(f"no tar header at byte {place}")
         yield place
         if not _is_number(header[124:136]):

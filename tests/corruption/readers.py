@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy
 import torch
+from domains.video.notes import report_notes
 
 from domains.audio.checking import find_faults
 from domains.audio.files import FileClip, open_clips
 from domains.video.data import ClipData
 from domains.video.images import ImageData
-from domains.video.notes import report_notes
 from domains.video.pictures import list_archive
 from suite import checkpoint
 from suite.console import notice
@@ -169,7 +169,9 @@ def _same(found: Any, expected: Any) -> bool:
             and all(_same(found[key], expected[key]) for key in found)
         )
     if isinstance(found, torch.Tensor | numpy.ndarray):
-        return type(expected) is not type(None) and bool(numpy.array_equal(numpy.asarray(found), numpy.asarray(expected)))
+        return type(expected) is not type(None) and bool(
+            numpy.array_equal(numpy.asarray(found), numpy.asarray(expected))
+        )
     return bool(found == expected)
 
 
@@ -179,4 +181,3 @@ def _shown(content: Any) -> str:
     if isinstance(content, dict):
         return f"{len(content)} entries"
     return f"{len(content)} rows" if isinstance(content, list) else str(type(content))
-

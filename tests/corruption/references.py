@@ -35,6 +35,8 @@ def _decoded_audio(data: bytes, *, strict: bool = True) -> tuple[int, NDArray[An
     try:
         with av.open(io.BytesIO(data), metadata_errors="ignore") as container:
             stream = container.streams.audio[0]
+            if stream.codec_context is None:
+                raise Damaged("FFmpeg: no decoder")
             if strict:
                 stream.codec_context.options = {"err_detect": "crccheck+bitstream+buffer+explode"}
             for frame in _frames(container, stream, strict=strict):
@@ -127,12 +129,11 @@ def flac(data: bytes) -> tuple[int, NDArray[numpy.float32]]:
 
 def ogg(data: bytes) -> tuple[int, NDArray[numpy.float32]]:
     """Every chained stream, each up to the granule position of its last page; zeros may follow."""
-    data = data.rstrip(b"\0") if data.endswith(bytes(512)) else data
     check_ogg(data)
     pages = list(pages_of(data))
     starts = [page.start for page in pages if page.flags & 2]
     parts, rates = [], set()
-    for start, stop in zip(starts, [*starts[1:], len(data)], strict=True):
+    for start, stop in zip(starts, [*starts[1:], pages[-1].stop], strict=True):
         rate, samples = _decoded_audio(data[start:stop])
         total = [page.granule for page in pages if page.start < stop][-1]
         if total > len(samples):
@@ -169,7 +170,9 @@ def picture(data: bytes) -> NDArray[numpy.uint8]:
             if image.has_transparency_data:
                 pixels = numpy.asarray(image.convert("RGBA")).astype(int)
                 alpha = pixels[..., 3:]
-                image = Image.fromarray(((pixels[..., :3] * alpha + 128 * (255 - alpha) + 127) // 255).astype(numpy.uint8))
+                image = Image.fromarray(
+                    ((pixels[..., :3] * alpha + 128 * (255 - alpha) + 127) // 255).astype(numpy.uint8)
+                )
             image = image.convert("RGB")
     except (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
         raise Damaged(f"Pillow: {error}") from None

@@ -29,8 +29,10 @@ RATE = 16_000
 SIZE = 24  # height and width of pictures and videos
 FRAMES = 12
 COLUMNS = ("text", "label")
-TOKENIZER = Tokenizer([*SPECIALS, *(f" {word}" for word in ("owl", "cat", "dog", "new", "york", "paris"))], level="word")
-_WORDS = ("owl", "cat", "dog", "fish", "ärger", "naïve", "say \"no\"", "one, two", "x")
+TOKENIZER = Tokenizer(
+    [*SPECIALS, *(f" {word}" for word in ("owl", "cat", "dog", "new", "york", "paris"))], level="word"
+)
+_WORDS = ("owl", "cat", "dog", "fish", "ärger", "naïve", 'say "no"', "one, two", "x")
 
 
 def audio(number: int) -> NDArray[numpy.float32]:

@@ -177,7 +177,7 @@ def _glove(number: int) -> bytes:
 def checkpoint_content(number: int) -> dict[str, Any]:
     random = torch.Generator().manual_seed(number)
     state = {name: torch.randn(size, generator=random) for name, size in (("a", (16, 12)), ("b", (40,)))}
-    record = {"format": checkpoint.FORMAT, "settings": {"domain": "toy", "number": number}, "assets": {"names": ["x"]}}
+    record = checkpoint.make_record(settings={"domain": "toy", "number": number}, assets={"names": ["x"]})
     return {"state_dict": state, "global_step": 7, checkpoint.RECORD_KEY: record}
 
 

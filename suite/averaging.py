@@ -5,6 +5,7 @@ al. 2018). It is written as a checkpoint that evaluates, predicts and is a sourc
 state, so no run goes on from it.
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -23,6 +24,7 @@ from suite.errors import CheckpointError, UsageError
 from suite.parser import SuiteParser
 from suite.resume import changes
 from suite.run_folder import CHECKPOINTS
+from suite.run_lock import locked
 
 _MODES = ("min", "max")
 
@@ -216,7 +218,9 @@ def average(arguments: Sequence[str]) -> None:
     saved = list_checkpoints(folder)
     chosen = choose(saved, by=by, count=None if count is None else int(count))
     output = _output(options.output, saved[0].path.parent, f"average-{by}-{len(chosen)}.ckpt")
-    files.write(mean_checkpoint(chosen, by=by), output)
+    in_a_run = (output.parent / CHECKPOINTS).is_dir()
+    with locked(output.parent) if in_a_run else contextlib.nullcontext():
+        files.write(mean_checkpoint(chosen, by=by), output)
     for each in chosen:
         value = "" if each.monitored is None else f"  {each.monitored['name']} {each.monitored['value']:.4f}"
         report(f"  {each.path}  step {each.step}{value}")

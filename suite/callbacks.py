@@ -70,13 +70,19 @@ class LearningRate(Callback):
             self.cut, self.waited = self.cut * module.optim.plateau_factor, 0
 
 
+def closing_names(module: SuiteModule) -> list[str]:
+    """The metrics that ``StepLog`` logs, which a run also logs at its end for an interval that is not complete."""
+    names = ("loss", "grad_norm", "lr", f"{module.unit}_per_second", "skipped_steps", "layer_groups")
+    return [f"train/{name}" for name in names]
+
+
 class StepLog(Callback):
     """Logs training loss, gradient norm, learning rate and throughput every ``trainer.log_every_n_steps`` steps.
 
     Values are exact means over all ranks since the last row: the module reduces each step's sums together with its
     weight. Throughput counts training time with data loading, and leaves validation out. Skipped steps are counted
     since the beginning of the run, and are in no mean. What is left of the last interval is logged when the run ends,
-    beside the test's figures: a run that goes on drops that row, and logs the whole interval in its place.
+    beside the test metrics: a resumed run drops these values (``closing_names``) and logs the whole interval instead.
     """
 
     def __init__(self) -> None:

@@ -10,11 +10,12 @@ import io
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Collection, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy
 import torch
@@ -29,6 +30,13 @@ MOVING_AVERAGE_KEY = "average"
 """Where a checkpoint has the moving average of the weights, beside the weights in training."""
 AVERAGED_KEY = "averaged"
 """In the record of an average of checkpoints: which files went in, and how they were chosen."""
+SAVED_AT_KEY = "saved_at"
+"""In the record: when the checkpoint was written, in seconds since 1970."""
+STEPS_DONE_KEY = "logged_steps"
+"""In the record, with the value ``done``: rows of ``metrics.csv`` are numbered by the optimiser steps done.
+
+Checkpoints without it are of an earlier version, whose rows of training and validation were numbered one lower.
+"""
 _PACKAGES = ("torch", "lightning", "torchmetrics", "tokenizers", "sequence-suite")
 _PIECE = 1 << 24  # bytes written at a time
 _WORTH_A_THREAD = 1 << 20  # bytes; less is hashed before it is written
@@ -249,15 +257,56 @@ def read(path: str | Path, *, map_location: Any = "cpu", mmap: bool = False) -> 
     return checkpoint
 
 
+class Place(NamedTuple):
+    """Where in its run a checkpoint was written, by its own record.
+
+    ``step``: optimiser steps done. ``batches``: training batches done, which differ where a step takes several of them.
+    ``saved_at``: seconds since 1970, ``None`` in checkpoints of earlier versions. ``averaged``: an average of several
+    checkpoints, which is no place in a run.
+    """
+
+    step: int
+    batches: int
+    saved_at: float | None
+    averaged: bool
+
+
+def place_of(path: Path) -> Place:
+    """Read where a checkpoint was written, without its tensors and without a comparison of its digest.
+
+    Raises:
+        CheckpointError: it cannot be read, or is not a checkpoint of a run.
+    """
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(f"{path}: cannot be read as a checkpoint (not a file of torch.save)")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"{path}: cannot be read as a checkpoint of plain data ({reason})") from None
+    try:
+        record, step = content[RECORD_KEY], content["global_step"]
+        progress = content.get("loops", {}).get("fit_loop", {}).get("epoch_loop.batch_progress", {})
+        batches, saved_at = progress.get("total", {}).get("processed", 0), record.get(SAVED_AT_KEY)
+        return Place(int(step), int(batches), None if saved_at is None else float(saved_at), AVERAGED_KEY in record)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise CheckpointError(f"{path}: not a checkpoint of a run of this suite") from None
+
+
 def weights_of(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
     """The weights to use a model with: their moving average where the run kept one, else those in training."""
     state: dict[str, Tensor] = dict(checkpoint["state_dict"])
     average = checkpoint.get(MOVING_AVERAGE_KEY)
     if average is not None:
-        tied = {weights.data_ptr(): name for name, weights in state.items() if name in average["weights"]}
+        tied = {memory_of(weights): name for name, weights in state.items() if name in average["weights"]}
         for name, weights in state.items():  # a tied parameter is averaged once and stands here under several names
-            state[name] = average["weights"].get(tied.get(weights.data_ptr(), name), weights)
+            state[name] = average["weights"].get(tied.get(memory_of(weights), name), weights)
     return state
+
+
+def memory_of(tensor: Tensor) -> tuple[int, tuple[int, ...]]:
+    """What two names of one tensor have in common: where its memory begins, and its shape."""
+    return tensor.data_ptr(), tuple(tensor.shape)
 
 
 class AtomicCheckpointIO(CheckpointIO):

@@ -1,6 +1,6 @@
 """The entry of every command: finds the domain before torch is imported, runs a verb, turns errors into one line."""
 
-import argparse
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -10,6 +10,7 @@ from typing import Any
 
 from suite.console import forget_notices, speak_utf8
 from suite.errors import SuiteError, UsageError
+from suite.peek import names_domain, peek_domain
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -52,10 +53,25 @@ def main(
         # Others' errors by name and text, because neither torch nor Lightning is imported here.
         if type(error).__name__ == "MisconfigurationException":  # Lightning's word for settings that cannot be
             return _fail(verb, arguments, error, UsageError.exit_status)
-        if type(error).__name__ in ("DistBackendError", "DistNetworkError") or "/gloo/" in str(error):
+        if _is_of_another_process(error):
             return _fail(verb, arguments, _another_ended(error), 1)
         raise
     return 0
+
+
+_DISTRIBUTED = {"DistError", "DistBackendError", "DistNetworkError", "DistStoreError"}
+_IN_GLOO = re.compile(r"(?:^|[\s\[/])gloo/\S+\.(?:cc|cpp|h|hpp):\d+")
+
+
+def _is_of_another_process(error: Exception) -> bool:
+    """Whether the connection to another process of the run failed.
+
+    torch has classes for most such errors. Gloo raises a plain RuntimeError whose text begins with the line of its own
+    source that noticed it; a path with a folder called gloo in another error is none.
+    """
+    if _DISTRIBUTED & {each.__name__ for each in type(error).__mro__}:
+        return True
+    return type(error) is RuntimeError and _IN_GLOO.search(str(error)) is not None
 
 
 def _another_ended(error: Exception) -> SuiteError:
@@ -84,7 +100,7 @@ _OF_A_CHECKPOINT = ("evaluate", "predict")
 def _first_help(verb: str, arguments: Sequence[str], available: Sequence[str]) -> str | None:
     """What ``--help`` says before it is known of which domain or checkpoint; ``None`` where it is, or not asked for."""
     flags = {argument.split("=")[0] for argument in arguments}
-    if not flags & {"-h", "--help"} or flags & {"--domain", "--checkpoint", "--suite"}:
+    if not flags & {"-h", "--help"} or flags & {"--domain", "--checkpoint", "--suite"} or names_domain(arguments):
         return None
     if verb in _OF_A_DOMAIN:
         return (
@@ -146,32 +162,3 @@ def _run(verb: str, arguments: list[str], domains: Domains) -> None:
         average(arguments)
     else:
         raise UsageError(f"no such command: {verb}")
-
-
-def peek_domain(arguments: Sequence[str], available: list[str]) -> str:
-    """The value of ``--domain``, found without importing anything slow.
-
-    Raises:
-        UsageError: it is missing, no domain, or two of them.
-    """
-    peeker = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    peeker.add_argument("--domain", nargs="?", action="append")
-    try:
-        given = peeker.parse_known_args(arguments)[0].domain or [None]
-    except argparse.ArgumentError:
-        given = [None]
-    name, names = given[-1], ", ".join(available)
-    if len(different := list(dict.fromkeys(map(str, given)))) > 1:
-        raise UsageError(f"--domain is given as {' and as '.join(different)}: a command is of one domain: keep one")
-    if name is None:
-        raise UsageError(f"--domain is missing: use --domain NAME, where NAME is one of: {names}")
-    if name not in available:
-        raise UsageError(f"--domain {name}: no such domain; there are: {names}")
-    return name
-
-
-def peek_task(arguments: Sequence[str]) -> str | None:
-    """The value of ``--task``, or ``None``."""
-    peeker = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    peeker.add_argument("--task", nargs="?")
-    return peeker.parse_known_args(arguments)[0].task

@@ -1,5 +1,6 @@
 """How a run ends: the best checkpoint is tested, and a person reads what came out and what to do next."""
 
+import math
 import shlex
 import sys
 from pathlib import Path
@@ -7,26 +8,47 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
-from suite.checkpoint import read, weights_of
+from suite.checkpoint import RECORD_KEY, read, weights_of
 from suite.console import from_here, one_line, report
 from suite.data import SuiteDataModule
 from suite.gather import gather_results
+from suite.limits import partial_label, share_of_batches
 from suite.module import SuiteModule
 from suite.run_checkpoints import RunCheckpoints
 from suite.run_folder import CHECKPOINTS
 from suite.run_folder import SAMPLES as SAMPLES_FOLDER
 from suite.sharding import load_weights
-from suite.tracking import Mode, closing_lines
+from suite.tracking import Mode, closing_lines, label_partial
 
 SAMPLES = 5
 
 
 class Outcome:
-    """Test figures of the best checkpoint, a few results in the order of the data, CPU ``threads`` of the training."""
+    """Test metrics of the best checkpoint, a few results in the order of the data, CPU ``threads`` of the training.
+
+    ``validation`` has the metrics of the validation that made this checkpoint the best, ``monitored`` the name and
+    direction (min or max) of the one that decided. ``partial`` is the label of a test that did not see all batches.
+    """
 
     def __init__(self, figures: dict[str, float], samples: list[dict[str, Any]], best: Path | None) -> None:
         self.figures, self.samples, self.best = figures, samples, best
         self.threads = 1
+        self.validation: dict[str, float] = {}
+        self.monitored: tuple[str, str] | None = None
+        self.partial: str | None = None
+
+    def take_validation(self, record: dict[str, Any]) -> None:
+        """Take the validation from the ``record`` of the checkpoint; earlier versions recorded one metric only."""
+        monitored = record.get("monitored")
+        if not monitored or monitored["value"] is None:
+            return
+        self.monitored = monitored["name"], monitored["mode"]
+        self.validation = {monitored["name"]: monitored["value"], **record.get("validation", {})}
+
+    @property
+    def score(self) -> float:
+        """The value of the monitored metric; NaN without a validation."""
+        return math.nan if self.monitored is None else self.validation[self.monitored[0]]
 
 
 def test_best(trainer: Trainer, module: SuiteModule, data: SuiteDataModule, folder: Path) -> Outcome:
@@ -35,14 +57,24 @@ def test_best(trainer: Trainer, module: SuiteModule, data: SuiteDataModule, fold
     found = best if best.is_file() else None
     trainer.strategy.barrier("test")
     tested = found or (last if last.is_file() else None)
+    record: dict[str, Any] = {}
     if tested:  # the last one too: its moving average is what evaluate and predict would take
-        load_weights(module, weights_of(read(tested)))
+        checkpoint = read(tested)
+        record = checkpoint[RECORD_KEY]
+        load_weights(module, weights_of(checkpoint))
     module.kept = []
     trainer.test(module, datamodule=data, verbose=False)
     if trainer.is_global_zero:
         module.write_evaluation("test", folder / SAMPLES_FOLDER, "test")
     samples, module.kept = gather_results(module.kept)[:SAMPLES], None
-    return Outcome(test_figures(trainer), samples, found)
+    outcome = Outcome(test_figures(trainer), samples, found)
+    if found:
+        outcome.take_validation(record)
+    outcome.partial = partial_label(trainer, data, "test")
+    if outcome.partial is not None:
+        used, total = share_of_batches(trainer, data, "test")
+        label_partial(trainer, label=outcome.partial, share=used / total)
+    return outcome
 
 
 def test_figures(trainer: Trainer) -> dict[str, float]:
@@ -65,7 +97,7 @@ def report_outcome(outcome: Outcome, module: SuiteModule, *, folder: Path, mode:
     """Print how the run ended; ``usage`` is what ``predict`` is called with beside the checkpoint."""
     report(f"\nRun folder       {from_here(folder)}")
     report(f"Best checkpoint  {from_here(outcome.best) if outcome.best else 'none: no validation was run'}")
-    report("\nTest")
+    report("\nTest" if outcome.partial is None else f"\nTest ({outcome.partial})")
     for line in figure_lines(outcome.figures, module):
         report(line)
     for line in module.evaluation_lines("test"):

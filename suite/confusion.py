@@ -5,11 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy
+
 from suite.console import one_line
 from suite.errors import SuiteError
 from suite.figures import confusion_figure
 
 MOST_LINES = 20  # classes in the printed table; the JSON file has all
+MOST_PAIRS = 5  # pairs of classes that are printed as confused most
 
 
 class ClassReport:
@@ -53,6 +56,29 @@ class ClassReport:
             lines.append(f"  {row['label'][:width]:<{width}}  {' '.join(figures)}  {row['support']:>8,}")
         if len(self.names) > MOST_LINES:
             lines.append(f"  and {len(self.names) - MOST_LINES} more classes")
+        return lines + self._pair_lines()
+
+    def pairs(self) -> list[tuple[str, str, int, float]]:
+        """True class, predicted class, count and share of the true class (0 to 1) of each mistake, most first."""
+        counts = numpy.array(self.matrix, dtype=numpy.int64).reshape(len(self.names), -1)
+        totals = counts.sum(axis=1)
+        numpy.fill_diagonal(counts, 0)
+        order = numpy.argsort(-counts, axis=None, kind="stable")
+        rows, columns = numpy.unravel_index(order[: numpy.count_nonzero(counts)], counts.shape)
+        return [
+            (self.names[row], self.names[column], int(counts[row, column]), float(counts[row, column] / totals[row]))
+            for row, column in zip(rows.tolist(), columns.tolist(), strict=True)
+        ]
+
+    def _pair_lines(self) -> list[str]:
+        """The pairs that are confused most; none of two classes, whose table says the same."""
+        pairs = self.pairs() if len(self.names) > 2 else []
+        lines = ["  most confused:"] if pairs else []
+        for true, predicted, count, share in pairs[:MOST_PAIRS]:
+            true, predicted = (one_line(name)[:30] for name in (true, predicted))
+            lines.append(f"    true {true} predicted as {predicted}: {count:,} ({share:.0%} of {true})")
+        if len(pairs) > MOST_PAIRS:
+            lines.append(f"    and {len(pairs) - MOST_PAIRS:,} more pairs")
         return lines
 
     def write(self, folder: Path, stem: str) -> list[Path]:

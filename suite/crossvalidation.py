@@ -9,17 +9,20 @@ import json
 import math
 import statistics
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from suite import run_folder
 from suite.checkpoint import write_text
-from suite.cli import Domains, peek_task
+from suite.cli import Domains
 from suite.console import notice, report
 from suite.domain import Domain
 from suite.errors import CheckpointError, SuiteError, UsageError
 from suite.fitting import fit
 from suite.parser import recipes_first
+from suite.peek import peek_task
+from suite.run_lock import locked
 from suite.verb_parsers import default_recipe, fit_parser, require_one_device
 
 Figures = dict[str, float]
@@ -35,6 +38,12 @@ def crossvalidate(arguments: Sequence[str], domain_name: str, domains: Domains) 
         UsageError: a task whose data has no folds, several processes, or other words under the same name.
         SuiteError: as ``fit``.
     """
+    with ExitStack() as held:
+        _crossvalidate(arguments, domain_name, domains, held=held)
+
+
+def _crossvalidate(arguments: Sequence[str], domain_name: str, domains: Domains, *, held: ExitStack) -> None:
+    """``crossvalidate``, with ``held`` for the lock on its file of results."""
     options, rest = _options(arguments, domain_name)
     if "-h" in rest or "--help" in rest:
         report(_parser(domain_name).format_help())
@@ -43,6 +52,8 @@ def crossvalidate(arguments: Sequence[str], domain_name: str, domains: Domains) 
     _check(rest, domains.load(domain_name), domains, verb=verb)
     folder = Path(options.runs) / domain_name
     path = folder / f"{options.name}.folds.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    held.enter_context(locked(folder, name=f"{path.name}.lock"))
     content = _begin(path, folds=options.folds, arguments=rest)
     for fold in range(len(content["folds"]), options.folds):
         notice(f"fold {fold + 1} of {options.folds}")
@@ -54,10 +65,15 @@ def crossvalidate(arguments: Sequence[str], domain_name: str, domains: Domains) 
         outcome = fit([*words, *_place(folder / name)], domain_name, domains, verb=verb)
         content.setdefault("threads", outcome.threads)
         content["folds"].append({"fold": fold, "run": name, "figures": outcome.figures})
+        if outcome.partial is not None:
+            content["folds"][-1]["partial"] = outcome.partial
         _write(path, content)
     report("")
     for line in table([each["figures"] for each in content["folds"]]):
         report(line)
+    for each in content["folds"]:
+        if "partial" in each:
+            report(f"fold {each['fold']} is {each['partial']}")
     report(f"\nWritten to {path}")
 
 
@@ -91,7 +107,7 @@ def _check(arguments: Sequence[str], domain: Domain, domains: Domains, *, verb: 
             raise UsageError(f"{word.split('=')[0]} is crossvalidate's own: leave it out")
         if word.split("=")[0] == "--trainer.devices" and word.split("=")[-1] not in ("--trainer.devices", "1", "auto"):
             raise UsageError("--trainer.devices: folds are trained by one process, one after the other: leave it out")
-    task = peek_task(arguments) or domain.default
+    task = peek_task(arguments, domain)
     parser = fit_parser(domain, task, defaults=default_recipe(domain, task, domains.configs), verb=verb)
     if "data.folds" not in {action.dest for action in parser._actions}:
         raise UsageError(f"domain {domain.name}, task {task}: its data has no folds, so it cannot be cross-validated")

@@ -23,6 +23,8 @@ from suite.sampler import BucketBatchSampler, Key
 from suite.seeding import mix
 from suite.sources import read_lines, read_standard_input
 
+_MOST_WORKERS = 1024
+
 
 class Examples(Protocol):
     """One split: ``lengths (N, K)`` for bucketing, and ``fetch`` of one example, augmented by its seed alone.
@@ -87,8 +89,8 @@ class SuiteDataModule(LightningDataModule):
         assets: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if num_workers < 0:
-            raise UsageError(f"data.num_workers is {num_workers}, allowed is 0 or more")
+        if not 0 <= num_workers <= _MOST_WORKERS:  # each is a process: a slip of the keyboard would stop the machine
+            raise UsageError(f"data.num_workers is {num_workers}, allowed is 0 to {_MOST_WORKERS:,}")
         self.batch_size, self.max_tokens, self.num_workers = batch_size, max_tokens, num_workers
         self.seed = seed
         self.test_split = "test"
@@ -264,8 +266,8 @@ class SuiteDataModule(LightningDataModule):
 
 def _leave_signals_to_the_run(worker: int) -> None:
     """A signal to the whole process group ends the run after its step, not the workers before: it ends them then."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _is_plain(value: Any) -> bool:

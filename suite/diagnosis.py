@@ -10,14 +10,16 @@ from typing import Any
 
 from jsonargparse.typing import PositiveFloat, PositiveInt
 
-from suite.cli import Domains, peek_task
+from suite.cli import Domains
 from suite.console import notice, report
 from suite.data import SuiteDataModule
 from suite.domain import Domain, Task
+from suite.effects import never, refuse_unused
 from suite.errors import SuiteError, UsageError
 from suite.fitting import build_module
 from suite.module import SuiteModule
 from suite.parser import SuiteParser, recipes_first, settings_of
+from suite.peek import peek_task
 from suite.precision import settle_precision
 from suite.probe import Probe
 from suite.process import prepare_process
@@ -28,7 +30,7 @@ from suite.step_profile import StepProfile
 from suite.threads import settle_threads
 from suite.tracking import TrackingConfig, resolve_mode
 from suite.trainer import quiet_libraries
-from suite.verb_parsers import default_recipe, fit_parser
+from suite.verb_parsers import default_recipe, fit_parser, run_needs
 
 WARM_UP = 3
 _OWN = ("config", "resume", "debug", "name", "runs", "steps", "seconds", "output")
@@ -37,6 +39,13 @@ _TRAINER = {
     "devices": 1, "num_nodes": 1, "strategy": "auto", "limit_val_batches": 0, "num_sanity_val_steps": 0,
     "min_epochs": None, "min_steps": None, "enable_progress_bar": False,
 }  # fmt: skip
+_UNUSED = [
+    (name, "", never("diagnose neither validates, tests nor stops early"))
+    for name in (
+        *("samples", "patience", "keep_best", "trainer.min_epochs", "trainer.min_steps", "trainer.val_check_interval"),
+        *("trainer.check_val_every_n_epoch", "trainer.limit_val_batches", "trainer.limit_test_batches"),
+    )
+]
 
 
 def diagnose(arguments: Sequence[str], domain_name: str, domains: Domains) -> None:
@@ -47,10 +56,13 @@ def diagnose(arguments: Sequence[str], domain_name: str, domains: Domains) -> No
     """
     quiet_libraries()
     domain: Domain = domains.load(domain_name)
-    name = peek_task(arguments) or domain.default
+    name = peek_task(arguments, domain)
     task = domain.task(name)
     parser = _parser(domain, name, domains)
     config = parser.parse_args(recipes_first(arguments))
+    values, given = dict(config.items()), parser.given(arguments)
+    refuse_unused(values, given, run_needs(task))
+    refuse_unused(values, replace(given, layers=given.layers[-1:]), _UNUSED)  # a recipe is for real runs
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise UsageError("diagnose looks at one process: start it without a launcher")
     if config.resume is not None:

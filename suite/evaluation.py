@@ -11,6 +11,7 @@ from suite.console import is_first_process, notice, report
 from suite.domain import Task
 from suite.errors import SuiteError
 from suite.gather import gather_results
+from suite.limits import partial_label
 from suite.parser import SuiteParser
 from suite.restore import restore
 
@@ -30,7 +31,9 @@ def evaluate(arguments: Sequence[str], domains: Domains) -> None:
     data.examples(options.split)
     module.kept = []
     trainer.test(module, datamodule=data, verbose=False)
-    report(f"{options.split}: {len(data.examples(options.split).lengths):,} examples")
+    partial = partial_label(trainer, data, "test")
+    counted = f"{len(data.examples(options.split).lengths):,} examples"
+    report(f"{options.split}: {counted}" if partial is None else f"{options.split}: {counted}; {partial}")
     for line in figure_lines(test_figures(trainer), module):
         report(line)
     for line in module.evaluation_lines("test"):

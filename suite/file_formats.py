@@ -96,6 +96,7 @@ _BY_BYTES: tuple[tuple[int, bytes, Format], ...] = (
 )
 _UTF_16_32 = (b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")
 _LOOK = 4096
+_FEW_NULS = 3  # stray ones, which short text may have
 _MOST_NULS = 0.05  # of the first bytes: UTF-16 text in Latin letters has a half, binary formats mostly a tenth or more
 
 
@@ -123,7 +124,7 @@ def format_of_bytes(data: bytes) -> Format | None:
         return _packed(head)
     if head.startswith(_UTF_16_32):
         return _UTF16
-    if head.count(0) > _MOST_NULS * len(head):
+    if head.count(0) > max(_FEW_NULS, _MOST_NULS * len(head)):
         return Format("binary, or text in UTF-16", "name a text file or a table in UTF-8")
     return None
 

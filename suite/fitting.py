@@ -1,6 +1,7 @@
 """``fit``: from a command line to a run folder with its checkpoints, figures and samples."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from suite import run_folder
-from suite.checkpoint import RECORD_KEY, make_record, read
-from suite.cli import Domains, peek_task
+from suite.callbacks import closing_names
+from suite.checkpoint import RECORD_KEY, STEPS_DONE_KEY, make_record, read
+from suite.cli import Domains
 from suite.closing import Outcome, command, report_outcome, test_best
 from suite.console import from_here, is_first_process, notice
 from suite.data import SuiteDataModule
 from suite.domain import Domain, Task
+from suite.effects import refuse_unused
 from suite.errors import DataError, UsageError, gather
 from suite.finetune import Source, open_source
 from suite.layer_groups import FinetuneConfig
@@ -23,38 +26,60 @@ from suite.metrics_file import MetricsFile
 from suite.module import SuiteModule
 from suite.optim import OptimConfig
 from suite.parser import SuiteParser, parse_over, recipes_first, settings_of
+from suite.peek import peek_task
 from suite.precision import refuse_other_precision, settle_precision
 from suite.process import prepare_process
 from suite.resume import refuse_average, refuse_changes
+from suite.rewind import set_later_aside
+from suite.run_lock import locked
 from suite.seeding import seed_everything
 from suite.threads import settle_threads
 from suite.tracking import TrackingConfig, build_logger, check_online, finish, resolve_mode
 from suite.trainer import build_trainer, quiet_libraries
 from suite.trainer_settings import check_validation_interval
-from suite.verb_parsers import default_recipe, fit_parser
+from suite.verb_parsers import default_recipe, fit_parser, report_defaults, run_needs
 from suite.wandb_logger import read_run_id
 
 _NOT_SETTINGS = ("config", "resume", "debug", "name", "runs")
 
 
-def fit(arguments: Sequence[str], domain_name: str, domains: Domains, *, verb: str = "fit") -> Outcome:
+def fit(
+    arguments: Sequence[str], domain_name: str, domains: Domains, *, verb: str = "fit", decided: Collection[str] = ()
+) -> Outcome:
     """Train, test the best checkpoint, say what to do next; ``finetune`` begins with the weights of a source.
 
-    Gives the test figures.
+    Gives the test figures. The run folder is locked meanwhile. ``decided`` names settings that another command varies
+    itself.
 
     Raises:
         SuiteError: anything that a user can cause; see the message.
     """
+    with ExitStack() as held:
+        return _fit_verb(arguments, domain_name, domains, verb=verb, decided=decided, held=held)
+
+
+def _fit_verb(
+    arguments: Sequence[str],
+    domain_name: str,
+    domains: Domains,
+    *,
+    verb: str,
+    decided: Collection[str],
+    held: ExitStack,
+) -> Outcome:
+    """``fit``, with ``held`` for the lock on the run folder."""
     quiet_libraries()
     domain: Domain = domains.load(domain_name)
-    name = peek_task(arguments) or domain.default
-    domain.task(name)
-    parser = fit_parser(domain, name, defaults=default_recipe(domain, name, domains.configs), verb=verb)
+    name = peek_task(arguments, domain)
+    defaults = default_recipe(domain, name, domains.configs)
+    parser = fit_parser(domain, name, defaults=defaults, verb=verb)
     # What --print_config is to print of a fine-tuning run is known once its source is.
     config = parser.parse_args([each for each in recipes_first(arguments) if verb == "fit" or each != "--print_config"])
+    if config.task != name:  # of a recipe that can be read only once
+        raise UsageError(f"task is {config.task} in a recipe that is no file: add --task {config.task}")
     source, origin = None, None
     if config.resume is not None:
-        source = run_folder.find_checkpoint(config.resume, Path(config.runs), domain.name)
+        source = held.enter_context(run_folder.resumed(config.resume, Path(config.runs), domain.name))
         parser, config = _parse_over(arguments, domain, name, source, verb=verb)
     else:
         run_folder.check_name(Path(config.runs), domain.name, config.name)
@@ -63,11 +88,16 @@ def fit(arguments: Sequence[str], domain_name: str, domains: Domains, *, verb: s
             origin = open_source(config.source, config=policy, domain=domain, load=domains.load)
             config = parse_over(parser, origin.defaults(domain.task(name)), arguments, source=config.source)
         settle_precision(config.trainer)
+    given = parser.given(arguments, decided=decided)
+    refuse_unused(dict(config.items()), given, run_needs(domain.task(name)))
+    if config.resume is None:
+        report_defaults(config, defaults)
     settings = settings_of(config, without=_NOT_SETTINGS)
     run = parser.instantiate(config)
     tracking = TrackingConfig(**vars(run.tracking))
     check_online(resolve_mode(tracking))
-    return _train(run, settings, domain=domain, task=domain.task(name), tracking=tracking, source=source, origin=origin)
+    task = domain.task(name)
+    return _train(run, settings, domain=domain, task=task, tracking=tracking, source=source, origin=origin, held=held)
 
 
 def _parse_over(
@@ -106,6 +136,7 @@ def _train(
     tracking: TrackingConfig,
     source: Path | None,
     origin: Source | None,
+    held: ExitStack,
 ) -> Outcome:
     prepare_process(threads=1)  # initial weights do not depend on the number that is settled below
     seed_everything(run.seed, "weights")
@@ -128,6 +159,8 @@ def _train(
         notice(f"data: the {count} training examples fit one batch: every epoch is a single step")
     settle_threads(run, settings, module=module, data=data)
     folder = run_folder.folder_of(source) if source else run_folder.create(Path(run.runs), domain.name, run.name)
+    if source is None:
+        held.enter_context(locked(folder))
     try:
         if origin and report:
             origin.announce(folder, report)
@@ -171,7 +204,7 @@ def _run_in(
 ) -> Outcome:
     settings = record["settings"]
     followed = {**settings, "source": record["source"]} if "source" in record else settings
-    loggers = _build_loggers(tracking, folder, followed, checkpoint)
+    loggers = _build_loggers(tracking, folder, followed, checkpoint, closing=closing_names(module))
     start = {"data": data.fingerprint(), "step": checkpoint["global_step"] if checkpoint else 0}
     trainer = build_trainer(run, folder, record=record, module=module, loggers=loggers, start=start)
     if is_first_process():
@@ -202,19 +235,20 @@ def _fit(
     folder: Path,
     settings: dict[str, Any],
 ) -> None:
-    """Train; a signal ends it with a word on how to go on, and the status that says which signal (130 or 143)."""
+    """Train; a signal ends it with how to resume, and the status that says which signal (129, 130 or 143)."""
     try:
         with module.stop.scope():
             trainer.fit(module, datamodule=data, ckpt_path=source)
     except SystemExit as stop:
         if not trainer.interrupted:
             raise
-        status = 143 if isinstance(stop, SIGTERMException) or stop.code == 143 else 130
+        status = 143 if isinstance(stop, SIGTERMException) else stop.code if stop.code in (129, 143) else 130
         way_on = "a new run: nothing was saved"
         if (folder / run_folder.CHECKPOINTS).is_dir():  # either command goes on with a run that was fine-tuned
             where = ("--domain", settings["domain"], "--task", settings["task"], "--resume", from_here(folder))
             way_on = command("fit", *where)
-        notice(f"{'terminated' if status == 143 else 'interrupted'}: go on with {way_on}")
+        word = {129: "hung up", 143: "terminated"}.get(status, "interrupted")
+        notice(f"{word}: go on with {way_on}")
         raise SystemExit(status) from None
 
 
@@ -228,11 +262,23 @@ def build_module(run: Any, task: Task, assets: dict[str, Any]) -> SuiteModule:
 
 
 def _build_loggers(
-    tracking: TrackingConfig, folder: Path, settings: dict[str, Any], checkpoint: dict[str, Any] | None
+    tracking: TrackingConfig,
+    folder: Path,
+    settings: dict[str, Any],
+    checkpoint: dict[str, Any] | None,
+    *,
+    closing: Sequence[str],
 ) -> list[Logger]:
     metrics = MetricsFile(folder)
     if checkpoint is not None:
-        metrics.resume_from(int(checkpoint["global_step"]) - 1)
+        step = int(checkpoint["global_step"])
+        set_later_aside(folder, step=step)
+        if STEPS_DONE_KEY in checkpoint[RECORD_KEY]:
+            complete = step % settings["trainer"]["log_every_n_steps"] == 0
+            metrics.resume_from(step, without=["test/*"] if complete else ["test/*", *closing])
+        else:  # rows of an earlier version have the number of the step before
+            notice(f"{metrics.path}: an earlier version numbered the rows up to here one lower; they stay as they are")
+            metrics.resume_from(step - 1)
     resume_id = read_run_id(folder) if checkpoint is not None else None
     tracker = build_logger(tracking, run_folder=folder, settings=settings, resume_id=resume_id)
     return [metrics] if tracker is None else [metrics, tracker]

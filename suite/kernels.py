@@ -1,5 +1,6 @@
 """Optional machine code for CPU loops: numba where it is installed, and a word of its own where it is not."""
 
+import ast
 import hashlib
 import importlib.util
 import os
@@ -27,32 +28,76 @@ def kernel(function: Callable[..., Any], *, inline: bool = False) -> Callable[..
 def compiled(function: Callable[..., Any], options: dict[str, Any]) -> Any:
     """``function`` by numba with ``options``, kept on disk where that can be written, for the same sources and CPU.
 
-    Numba asks whether the file of the function itself has changed, not those of the kernels that it calls; and these
-    are part of its machine code, which then would write outside its arrays.
+    Numba asks whether the file of the function itself has changed. Kernels and constants of other modules are part of
+    its machine code too: with old ones it would compute something else, or write outside its arrays.
     """
     import numba
 
     try:
         found = numba.njit(cache=True, **options)(function)
         file = found._cache._cache_file
-        file._source_stamp = (file._source_stamp, _sources(Path(function.__code__.co_filename).parent))
+        file._source_stamp = (file._source_stamp, _sources(function.__module__, Path(function.__code__.co_filename)))
         return found
     except (RuntimeError, AttributeError):  # no folder to cache in; nothing compiled, or stamps kept elsewhere
         return numba.njit(**options)(function)
 
 
 @cache
-def _sources(folder: Path) -> str:
-    """A digest of the modules with kernels beside this one and in ``folder``, and the vectors that there are."""
+def _sources(module: str, file: Path) -> str:
+    """A digest of all modules that a kernel of ``module`` in ``file`` can be compiled from, and of the CPU's vectors.
+
+    These are the module, the modules of the project that it imports, those that they import, and so on.
+    """
     import torch
 
     digest = hashlib.sha256(torch.backends.cpu.get_cpu_capability().encode())
-    for place in sorted({Path(__file__).parent, folder}):
-        for path in sorted(place.glob("*.py")):
-            content = path.read_bytes()
-            if b"numba" in content or b"suite.kernels" in content or b"vector_math" in content:
-                digest.update(content)
+    for path in sorted(_imported(module, file) | {Path(__file__)}):
+        digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def _imported(module: str, file: Path) -> set[Path]:
+    """``file`` and the files of the project's modules that it imports, directly or not.
+
+    The project is this package, the domains and the package of ``module``. Imports are found in the source text,
+    wherever they stand in it; nothing is imported.
+    """
+    package = file.parents[module.count(".")] if file.stem != "__init__" else file.parents[module.count(".") + 1]
+    roots = {Path(__file__).parents[1], package}
+    names = {"suite", "domains", module.split(".")[0]}
+    found: set[Path] = set()
+    waiting = [(module, file)]
+    while waiting:
+        name, path = waiting.pop()
+        if path in found:
+            continue
+        found.add(path)
+        for other in _names_imported(name, path):
+            if other.split(".")[0] in names:
+                waiting += [(other, each) for root in roots if (each := _file_of(root, other)) is not None]
+    return found
+
+
+@cache
+def _names_imported(module: str, path: Path) -> frozenset[str]:
+    """Dotted names that may be modules, of each import in the source of ``module``."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            names |= {each.name for each in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parts = module.split(".") + (["__init__"] if path.stem == "__init__" else [])
+            above = parts[: len(parts) - node.level] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            names |= {base, *(f"{base}.{each.name}" for each in node.names)}
+    return frozenset(names)
+
+
+def _file_of(root: Path, module: str) -> Path | None:
+    """The source of a module under ``root``; ``None`` if there is none."""
+    place = root.joinpath(*module.split("."))
+    files = (place.with_name(f"{place.name}.py"), place / "__init__.py")
+    return next((file for file in files if file.is_file()), None)
 
 
 def _copy_row(source: Any, target: Any) -> None:

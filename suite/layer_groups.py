@@ -6,15 +6,16 @@ are absent, so its optimiser makes no update of it at all: no weight decay, no m
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from suite.effects import Declared, one_of
 from suite.errors import UsageError
 
 
-@dataclass
+@dataclass(frozen=True)
 class FinetuneConfig:
     """How training goes on from another model's weights.
 
@@ -33,6 +34,10 @@ class FinetuneConfig:
         allow_unexpected: Weights of the source that the model need not have; they are left out.
         allow_resized: Weights that may have another shape in the source; they begin anew.
     """
+
+    only_with: ClassVar[Declared] = dict.fromkeys(
+        ("unfreeze_every", "start_groups"), one_of("unfreeze", "epochs", "steps")
+    )
 
     assets: Literal["data", "source"] = "data"
     unfreeze: Literal["at_once", "epochs", "steps"] = "at_once"

@@ -11,7 +11,8 @@ from suite.delimited import listed
 from suite.errors import UsageError, gather
 from suite.labels import clean_name, clean_names, looks_missing
 from suite.splits import SPLITS, split_of
-from suite.tables import Table, open_table
+from suite.table_readers import Table
+from suite.tables import open_table
 
 _GROUP, _SPLIT = "group", "split"
 
@@ -21,12 +22,14 @@ class ListingColumns:
     """The columns of groups and splits; none where ``None``.
 
     A table need not have those that are called as here, but it must have one that was asked for by another name.
-    ``delimiter`` is that of .csv and .tsv files that use another one than usual.
+    ``delimiter`` is that of .csv and .tsv files that use another one than usual. ``known`` columns, those of a public
+    set, are used without a report.
     """
 
     group: str | None = _GROUP
     split: str | None = _SPLIT
     delimiter: str | None = None
+    known: bool = False
 
     def refuse_for(self, place: Path) -> None:
         """Refuse names of columns for a folder, which has none.
@@ -89,9 +92,9 @@ def read_entries(
         problems += _unknown_splits(table, split, cells[split], [number for number, _ in rows])
     gather(problems)
     if group:
-        _report_groups(path, group, groups, named=group != _GROUP)
+        _report_groups(path, group, groups, named=listing.known or group != _GROUP)
     if split:
-        _report_splits(path, split, cells[split], named=split != _SPLIT)
+        _report_splits(path, split, cells[split], named=listing.known or split != _SPLIT)
     values = list(zip(*(cells[name] for name in columns), strict=True))
     return [Entry(number, *each) for number, each in enumerate(zip(values, groups, splits, strict=True), start=1)]
 

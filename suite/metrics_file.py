@@ -6,6 +6,7 @@ import io
 import os
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ _FIRST_COLUMNS = ("step", "epoch")
 class MetricsFile(Logger):
     """Lightning logger that writes ``<run_folder>/metrics.csv``, on the first process only.
 
-    One row a step: values logged for the same step share a row, unless one would replace another, which starts a
-    second row for that step. Columns are ``step``, ``epoch``, then the others as they first appeared; cells without
-    a value are empty. A new column rewrites the file (temporary file, fsync, rename). The row of the current step is
-    rewritten in place as it grows, so it is on disk after every ``save()``, which Lightning calls after each log call.
+    ``step`` is the number of optimiser steps done (``suite.tracking.logged_step``). One row a step: values logged for
+    the same step share a row, unless one would replace another, which starts a second row for that step. Columns are
+    ``step``, ``epoch``, then the others as they first appeared; cells without a value are empty. A new column rewrites
+    the file (temporary file, fsync, rename). The row of the current step is rewritten in place as it grows, so it is on
+    disk after every ``save()``, which Lightning calls after each log call.
 
     Args:
         run_folder: Folder of the run; made with the first row if it is not there. Rows of an existing file are kept.
@@ -106,12 +108,19 @@ class MetricsFile(Logger):
         self.save()
 
     @rank_zero_only
-    def resume_from(self, step: int) -> None:
-        """Drop the rows above ``step``: a run resumed there writes them again (once, also those of ``step`` itself)."""
+    def resume_from(self, step: int, *, without: Sequence[str] = ()) -> None:
+        """Drop the rows above ``step``, which a run resumed there writes again, and what it logs again for ``step``.
+
+        Args:
+            step: optimiser steps done where the run is resumed.
+            without: metrics to drop from the rows of ``step``, with ``*`` for any part: what a run logs when it ends.
+        """
         self._load()
         self.save()
         with self._clear_errors():
-            self._take_up([row for row in self._read_rows() if int(row["step"]) <= step])
+            kept = [row for row in self._read_rows() if int(row["step"]) <= step]
+            rows = [_without(row, without) if int(row["step"]) == step else row for row in kept]
+            self._take_up([row for row in rows if any(row[key] for key in row if key not in _FIRST_COLUMNS)])
 
     def _load(self) -> None:
         """Take up an existing file once, so that a later process appends to it."""
@@ -176,6 +185,11 @@ class MetricsFile(Logger):
             raise SuiteError(
                 f"{self.path}: cannot write the metrics ({error.strerror}); free space or give another run folder"
             ) from error
+
+
+def _without(row: dict[str, str], names: Sequence[str]) -> dict[str, str]:
+    """``row`` with empty cells for the metrics that match one of ``names``."""
+    return {key: "" if any(fnmatchcase(key, name) for name in names) else value for key, value in row.items()}
 
 
 def _line(cells: Sequence[str]) -> bytes:

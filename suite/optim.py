@@ -7,29 +7,20 @@ resumed run cannot differ from one that never stopped. ``plateau`` alone has a s
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.distributed
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from suite.effects import Declared, one_of
 from suite.errors import UsageError
 
 ScheduleName = Literal["constant", "linear", "cosine", "slanted_triangular", "one_cycle", "plateau"]
-# Settings that some names ignore: which setting decides, and with which names there is a use for them.
-_USED_BY = {
-    "momentum": ("name", ("sgd", "rmsprop")),
-    "beta1": ("name", ("adam", "adamw")),
-    "beta2": ("name", ("adam", "adamw")),
-    "eps": ("name", ("adagrad", "rmsprop", "adam", "adamw")),
-    "floor": ("schedule", ("linear", "cosine")),
-    "plateau_factor": ("schedule", ("plateau",)),
-    "plateau_patience": ("schedule", ("plateau",)),
-}
 
 
-@dataclass
+@dataclass(frozen=True)
 class OptimConfig:
     """The optimiser and its learning-rate schedule.
 
@@ -56,6 +47,18 @@ class OptimConfig:
         plateau_patience: Validations without improvement before plateau cuts.
     """
 
+    only_with: ClassVar[Declared] = {
+        "momentum": one_of("name", "sgd", "rmsprop"),
+        "nesterov": one_of("name", "sgd"),
+        "beta1": one_of("name", "adam", "adamw"),
+        "beta2": one_of("name", "adam", "adamw"),
+        "eps": one_of("name", "adagrad", "rmsprop", "adam", "adamw"),
+        "warmup_steps": one_of("schedule", "constant", "linear", "cosine", "plateau"),  # others bring their own
+        "floor": one_of("schedule", "linear", "cosine"),
+        "plateau_factor": one_of("schedule", "plateau"),
+        "plateau_patience": one_of("schedule", "plateau"),
+    }
+
     name: Literal["sgd", "adagrad", "rmsprop", "adam", "adamw"] = "adamw"
     lr: float = 1e-3
     momentum: float = 0.0
@@ -75,7 +78,7 @@ class OptimConfig:
     plateau_patience: int = 2
 
     def check(self) -> None:
-        """Refuse what the chosen names would ignore, and values that mean nothing.
+        """Refuse values that mean nothing; ``only_with`` says which ones the chosen names do not use.
 
         Raises:
             UsageError: naming the setting.
@@ -96,14 +99,8 @@ class OptimConfig:
             raise UsageError(f"optim.floor is {self.floor}, allowed is 0 to 1")
         if not 0 < self.plateau_factor < 1:
             raise UsageError(f"optim.plateau_factor is {self.plateau_factor}, allowed is more than 0 and less than 1")
-        for key, (decides, names) in _USED_BY.items():
-            default, chosen = getattr(OptimConfig, key), getattr(self, decides)
-            if getattr(self, key) != default and chosen not in names:
-                raise UsageError(f"optim.{key} is for {' and '.join(names)}, not {chosen}: leave it {default:g}")
         if self.nesterov and (self.name != "sgd" or not self.momentum):
             raise UsageError("optim.nesterov needs optim.name sgd and optim.momentum above 0")
-        if self.warmup_steps and self.schedule in ("slanted_triangular", "one_cycle"):
-            raise UsageError(f"optim.schedule {self.schedule} brings its own warm-up: leave optim.warmup_steps 0")
 
 
 def build_optimizer(

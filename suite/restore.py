@@ -1,7 +1,7 @@
 """From a checkpoint to a model that evaluates and predicts: nothing else is needed."""
 
-import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,14 +13,16 @@ from suite.cli import Domains
 from suite.config import build
 from suite.data import SuiteDataModule
 from suite.domain import Domain, Task
+from suite.effects import refuse_unused
 from suite.errors import CheckpointError, UsageError
 from suite.module import SuiteModule
 from suite.optim import OptimConfig
 from suite.parser import SuiteParser, parse_over, settings_of
+from suite.peek import peek
 from suite.precision import settle_precision
 from suite.process import prepare_process
 from suite.trainer import construct, quiet_libraries
-from suite.verb_parsers import checkpoint_parser, refuse_trained
+from suite.verb_parsers import checkpoint_needs, checkpoint_parser, refuse_trained
 
 
 class Restored(NamedTuple):
@@ -110,13 +112,14 @@ def restore(
     kept = {key: value for key, value in settings["data"].items() if key not in task.data.trained_settings}
     base = {"data": kept, **settings.get("decoding", {})}
     parsed = parse_over(parser, base, arguments, source=path)
+    refuse_unused(dict(parsed.items()), parser.given(arguments), checkpoint_needs(verb, task))
     _refuse_own_rows(settings["data"], settings_of(parsed, without=())["data"])
     settle_precision(parsed.trainer)
     options = parser.instantiate(parsed)
     prepare_process(threads=options.threads)
     decoding = None
     if task.decoding is not None:
-        decoding = task.decoding(**{name: options[name] for name in settings["decoding"]})
+        decoding = task.decoding(**{field.name: options[field.name] for field in fields(task.decoding)})
     module = _module_of(checkpoint, task, decoding, path)
     trained = {key: value for key, value in settings["data"].items() if key in task.data.trained_settings}
     asked = settings_of(parsed, without=())["data"]
@@ -160,24 +163,15 @@ def _is_other_data(trained: dict[str, Any], asked: dict[str, Any], *, split: str
 
 
 def _peek(verb: str, arguments: Sequence[str]) -> str:
-    given = [argument for argument in arguments if argument.startswith("--checkpoint")]
-    if not given and not {"-h", "--help"} & set(arguments):
-        raise UsageError(f"--checkpoint is missing: use {verb}.py --checkpoint FILE (or a run folder)")
-    found = None  # of several the last, as with other flags
-    for position, argument in enumerate(arguments):
-        if argument == "--checkpoint" and position + 1 < len(arguments):
-            found = arguments[position + 1]
-        if argument.startswith("--checkpoint="):
-            found = argument.removeprefix("--checkpoint=")
-    if found == "":
+    found = peek("checkpoint", arguments)
+    if found is None:
+        more = "; --help needs it too" if {"-h", "--help"} & set(arguments) else ""
+        raise UsageError(f"--checkpoint is missing: use {verb}.py --checkpoint FILE (or a run folder){more}")
+    if found.value == "":
         raise UsageError("--checkpoint is '', allowed is a checkpoint or a run folder: give one")
-    if found is not None:
-        return found
-    raise UsageError(f"--checkpoint needs a value: {verb}.py --checkpoint FILE (or a run folder); --help needs it too")
+    return found.value
 
 
 def _trainer(options: Any) -> Trainer:
-    # Our sampler gives every example once in prediction, which Lightning cannot know.
-    warnings.filterwarnings("ignore", message=".*using a custom batch sampler .* for prediction.*")
     off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary", "use_distributed_sampler")
     return construct({**vars(options.trainer), **dict.fromkeys(off, False)})

@@ -4,6 +4,7 @@
 them. Names of one content are links: nothing is written twice.
 """
 
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,12 @@ from typing import Any, ClassVar, cast
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from suite.checkpoint import RECORD_KEY, digest_path, duplicate
+from suite.checkpoint import RECORD_KEY, SAVED_AT_KEY, STEPS_DONE_KEY, digest_path, duplicate
+from suite.console import notice
 from suite.errors import UsageError
+from suite.limits import partial_label
 from suite.module import SuiteModule
+from suite.run_folder import read_places
 from suite.scores import improves, is_training_validation, monitored
 
 
@@ -25,8 +29,8 @@ class CheckpointPolicy:
     Args:
         every_n_steps: Save every so many optimiser steps, beside after each validation and epoch.
         every_n_minutes: Save when so many minutes have gone by since the last checkpoint.
-        keep_last: How many of the newest to keep; one that is damaged can then be gone back behind.
-        keep_best: How many of the best to keep.
+        keep_last: Number of recent checkpoints to keep, so that an older one remains if the newest is damaged.
+        keep_best: Number of best checkpoints to keep.
 
     Raises:
         UsageError: a number below what makes sense.
@@ -64,10 +68,10 @@ class RunCheckpoints(Checkpoint):
         self.best: list[tuple[float, int]] = []
         """Scores and steps of the best so far, the best first."""
         self._score: float | None = None
+        self._validation: dict[str, float] = {}
         self._validated = self._inside_validation = False
         self._inside_epoch = False
         self._step = self._saved_step = -1
-        self._saved_at = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": [list(each) for each in self.best]}
@@ -78,7 +82,13 @@ class RunCheckpoints(Checkpoint):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         module = cast(SuiteModule, pl_module)
         monitored_value = {"name": module.monitor, "mode": module.monitor_mode, "value": self._score}
-        checkpoint[RECORD_KEY] = {**self.record, "monitored": monitored_value}
+        checkpoint[RECORD_KEY] = {
+            **self.record,
+            "monitored": monitored_value,
+            "validation": self._validation,
+            SAVED_AT_KEY: time.time(),
+            STEPS_DONE_KEY: "done",
+        }
         if self._inside_validation:
             _validate_again(checkpoint)
         if self._inside_epoch:  # by now Lightning has counted the epoch as done
@@ -92,14 +102,22 @@ class RunCheckpoints(Checkpoint):
         # By now Lightning has set its own answer to signals, and has not begun to wait for other processes.
         cast(SuiteModule, pl_module).stop.install()
         self._step = trainer.global_step
-        self._saved_at = time.monotonic()
+        self._start_clock(trainer)
+        if self.best:
+            self._find_best(trainer)
+        data = getattr(trainer, "datamodule", None)
+        label = None if data is None else partial_label(trainer, data, "val")
+        if label is not None and trainer.limit_val_batches:
+            notice(f"validation is {label}: its metrics and the choice of the best checkpoint rest on these")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         module = cast(SuiteModule, pl_module)
         stepped, self._step = trainer.global_step != self._step, trainer.global_step
-        if not stepped or not (module.stop.anywhere is not None or self._is_due(trainer)):
+        every = self.policy.every_n_steps
+        due = module.stop.save_anywhere or (every is not None and self._step % every == 0)
+        if not stepped or not (module.stop.anywhere is not None or due):
             return
         # Where a validation or the end of the epoch follows, the checkpoint is written once, after it: a run that goes
         # on from here would leave them out.
@@ -135,14 +153,11 @@ class RunCheckpoints(Checkpoint):
             self._inside_epoch = False
         _leave(module)
 
-    def _is_due(self, trainer: Trainer) -> bool:
-        policy = self.policy
-        if policy.every_n_steps is not None and self._step % policy.every_n_steps == 0:
-            return True
-        if policy.every_n_minutes is None:
-            return False
-        late = time.monotonic() - self._saved_at >= 60.0 * policy.every_n_minutes
-        return bool(trainer.strategy.broadcast(late))  # one clock decides for all processes
+    def _start_clock(self, trainer: Trainer) -> None:
+        """Ask for a checkpoint in so many minutes; the clock of the first process decides for all."""
+        if self.policy.every_n_minutes is not None and trainer.is_global_zero:
+            module = cast(SuiteModule, trainer.lightning_module)
+            module.stop.save_at = time.monotonic() + 60.0 * self.policy.every_n_minutes
 
     def save(self, trainer: Trainer, *, best: bool = False, judged: bool = False) -> None:
         """Write a checkpoint and give it all the names that it has; called by every process."""
@@ -160,7 +175,7 @@ class RunCheckpoints(Checkpoint):
             self._remove_old()
         trainer.strategy.barrier("checkpoint")
         self._saved_step = step
-        self._saved_at = time.monotonic()
+        self._start_clock(trainer)
 
     def _save_judged(self, trainer: Trainer, module: SuiteModule) -> None:
         """Save after a validation or an epoch, and stop where that was asked for."""
@@ -168,9 +183,11 @@ class RunCheckpoints(Checkpoint):
         if self._validated:
             self._validated = False
             self._score = monitored(trainer, module)
+            found = trainer.callback_metrics.items()
+            self._validation = {name: float(value) for name, value in found if name.startswith("val/")}
             top, kept = self._judge(self._score, trainer.global_step, module.monitor_mode)
         self.save(trainer, best=top, judged=kept and self.policy.keep_best > 1)
-        self._score = None
+        self._score, self._validation = None, {}
         # Between the two is the place to stop after a validation: every hook of it has been called.
         _leave(module)
 
@@ -190,12 +207,39 @@ class RunCheckpoints(Checkpoint):
 
     def _remove_old(self) -> None:
         """Delete what is no longer among the newest or the best; only after the new one is written."""
-        newest = sorted(self.folder.glob("step-*.ckpt"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        found = {path: _step_in_name(path) for path in self.folder.glob("*-*.ckpt")}
+        steps = {path: step for path, step in found.items() if step is not None}
+        newest = sorted((path for path in steps if path.name.startswith("step-")), key=lambda path: -steps[path])
         best = {f"best-{step:07d}.ckpt" for _, step in self.best}
-        for path in [*newest[self.policy.keep_last :], *self.folder.glob("best-*.ckpt")]:
-            if path.name not in best:
-                path.unlink(missing_ok=True)
-                digest_path(path).unlink(missing_ok=True)
+        old = {*newest[self.policy.keep_last :]}
+        old |= {path for path in steps if path.name.startswith("best-") and path.name not in best}
+        for path in old:
+            path.unlink(missing_ok=True)
+            digest_path(path).unlink(missing_ok=True)
+
+    def _find_best(self, trainer: Trainer) -> None:
+        """After a resume: forget the best checkpoints whose files are gone, and give the best one its name again.
+
+        A run that is resumed from an earlier checkpoint may have overwritten or deleted what was the best by then.
+        """
+        kept = self.best
+        if trainer.is_global_zero and self.folder.is_dir():
+            places, _ = read_places(self.folder)
+            files = {place.step: path for path, place in places.items()}
+            kept = [entry for entry in self.best if entry[1] in files]
+            best = self.folder / self.BEST
+            if kept and (best not in places or places[best].step != kept[0][1]):
+                duplicate(files[kept[0][1]], best)
+            if len(kept) < len(self.best):
+                gone = ", ".join(str(step) for _, step in self.best if step not in files)
+                notice(f"resume: the best checkpoint of step {gone} is no longer there: the best of the others counts")
+        self.best = [(score, step) for score, step in trainer.strategy.broadcast(kept)]
+
+
+def _step_in_name(path: Path) -> int | None:
+    """The step in the name of a checkpoint of ours; ``None`` for another file, which is not ours to delete."""
+    found = re.fullmatch(r"(?:step|best)-(\d+)\.ckpt", path.name)
+    return int(found[1]) if found else None
 
 
 def _leave(module: SuiteModule) -> None:

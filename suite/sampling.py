@@ -6,18 +6,19 @@ nothing is taken from the global generator.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
+from suite.effects import Declared, above
 from suite.errors import UsageError
 
 _S = TypeVar("_S")
 Step = Callable[[Tensor, _S], tuple[Tensor, _S]]
 
 
-@dataclass
+@dataclass(frozen=True)
 class SamplingConfig:
     """How sequences are continued.
 
@@ -28,6 +29,8 @@ class SamplingConfig:
         top_p: Draw among the likeliest symbols that together have this probability (Holtzman et al. 2020); 1 for all.
         draw: Decides the random draws: another number, another continuation.
     """
+
+    only_with: ClassVar[Declared] = dict.fromkeys(("top_k", "top_p", "draw"), above("temperature", 0))
 
     length: int = 100
     temperature: float = 0.8

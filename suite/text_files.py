@@ -33,7 +33,10 @@ def read_text(
     data = _bytes(file, pipes=pipes).removeprefix(_BOM)
     if not data and not empty:
         raise DataError(f"{file}: the file is empty")
-    return _decode(str(file), data, encoding=encoding, remedy="convert the file")
+    text = _decode(str(file), data, encoding=encoding, remedy="convert the file")
+    if not empty:  # of inputs to predict each line has its result, whatever stands in it
+        _report_odd_characters(file, text)
+    return text
 
 
 def read_standard_text() -> str:
@@ -88,8 +91,7 @@ def _bytes(path: Path, *, pipes: bool) -> bytes:
 
 
 def _decode(where: str, data: bytes, *, encoding: str, remedy: str) -> str:
-    own_marks = encoding.lower() in _OWN_MARKS
-    if own_marks:
+    if encoding.lower() in _OWN_MARKS:
         refuse_content(where, data)
     try:
         text = data.decode(encoding)
@@ -97,12 +99,15 @@ def _decode(where: str, data: bytes, *, encoding: str, remedy: str) -> str:
         raise UsageError(f"{where}: {encoding!r} is not the name of an encoding, such as utf-8 or latin-1") from None
     except UnicodeDecodeError as error:
         _refuse_bytes(where, data, encoding=encoding, first=error, remedy=remedy)
-    if own_marks:
-        for character, name in ((_BOM_CHARACTER, "byte order marks inside it (U+FEFF)"), ("\0", "NUL characters")):
-            if character in text:
-                line = text.count("\n", 0, text.index(character)) + 1
-                notice_once(f"data: {where}: {text.count(character)} {name}, first in line {line}; they are kept")
     return text
+
+
+def _report_odd_characters(path: Path, text: str) -> None:
+    """Report characters that joined or damaged files leave; they stay in the text."""
+    for character, name in ((_BOM_CHARACTER, "byte order marks inside it (U+FEFF)"), ("\0", "NUL characters")):
+        if character in text:
+            line = text.count("\n", 0, text.index(character)) + 1
+            notice_once(f"data: {path}: {text.count(character)} {name}, first in line {line}; they are kept")
 
 
 def _refuse_bytes(where: str, data: bytes, *, encoding: str, first: UnicodeDecodeError, remedy: str) -> NoReturn:

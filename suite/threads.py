@@ -74,7 +74,8 @@ def fastest(steps: Sequence[Callable[[], object]], most: int) -> int:
         if seconds[count] * _GAIN <= seconds[best]:
             best = count
     gain = f", {seconds[1] / seconds[best]:.1f} times as fast as one" if best > 1 else ""
-    notice(f"threads: {best} of up to {most}{gain} in a short trial; --threads fixes their number")
+    fixed = f"only a fixed number (--threads {best}) gives the same bits on every run"
+    notice(f"threads: {best} of up to {most}{gain} in a short trial; {fixed}")
     return best
 
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, ClassVar, Literal, cast, get_args
 
 import wandb
 from lightning.pytorch import Trainer
@@ -19,19 +19,21 @@ from lightning.pytorch.loggers import Logger
 from wandb.sdk import wandb_setup
 from wandb.sdk.lib import wbauth
 
-from suite.console import from_here
+from suite.console import from_here, notice
+from suite.effects import Declared, Needs
 from suite.errors import UsageError
 from suite.wandb_logger import ID_FILE, OFFLINE_HINT, WandbTracker, client_folders, one_line, read_run_id, write_run_id
 
 Mode = Literal["online", "offline", "disabled"]
 
 
-@dataclass
+@dataclass(frozen=True)
 class TrackingConfig:
     """Weights & Biases tracking.
 
     Args:
-        mode: online, offline or disabled. If not given, WANDB_MODE decides, and without that it is offline.
+        mode: online, offline or disabled. If not given: disabled if WANDB_DISABLED is true, else WANDB_MODE, else
+            offline.
         project: Project that the run appears in.
         entity: User or team that owns the project; if not given, the account's own default.
         name: Name of the run; if not given, that of the run folder.
@@ -39,6 +41,11 @@ class TrackingConfig:
         tags: Words to find the run by.
         notes: A sentence on what the run is for.
     """
+
+    only_with: ClassVar[Declared] = dict.fromkeys(
+        ("project", "entity", "name", "group", "tags", "notes"),
+        Needs(("mode",), lambda mode: mode != "disabled", "set {0} to offline or online"),
+    )
 
     mode: Mode | None = None
     project: str = "sequence-suite"
@@ -49,19 +56,35 @@ class TrackingConfig:
     notes: str | None = None
 
 
+_TRUE, _FALSE = ("1", "t", "true", "y", "yes", "on"), ("", "0", "f", "false", "n", "no", "off")
+
+
 def resolve_mode(config: TrackingConfig, environ: Mapping[str, str] = os.environ) -> Mode:
-    """Mode in force: the flag, else ``WANDB_MODE`` (``dryrun`` is its old word for offline), else offline.
+    """Mode in force: the flag, else ``WANDB_DISABLED``, else ``WANDB_MODE``, else offline.
+
+    ``WANDB_DISABLED`` with one of the client's words for true (1, t, true, y, yes, on) means disabled, also beside
+    ``WANDB_MODE=online``: of two contradictory wishes the one that sends nothing counts. ``dryrun`` is the old word of
+    ``WANDB_MODE`` for offline.
 
     Raises:
-        UsageError: WANDB_MODE has another value.
+        UsageError: a variable has another value.
     """
     if config.mode is not None:
         return config.mode
+    if _is_disabled(environ):
+        return "disabled"
     given = environ.get("WANDB_MODE") or "offline"
     mode = "offline" if given == "dryrun" else given
     if mode not in get_args(Mode):
         raise UsageError(f"WANDB_MODE={given}: allowed are {', '.join(get_args(Mode))}; or give --tracking.mode")
     return cast(Mode, mode)
+
+
+def _is_disabled(environ: Mapping[str, str]) -> bool:
+    given = environ.get("WANDB_DISABLED", "")
+    if given.lower() not in (*_TRUE, *_FALSE):
+        raise UsageError(f"WANDB_DISABLED={given}: allowed are true and false; or give --tracking.mode")
+    return given.lower() in _TRUE
 
 
 def check_online(mode: Mode) -> None:
@@ -101,6 +124,9 @@ def build_logger(
     """
     mode = resolve_mode(config)
     if mode == "disabled":
+        asked = os.environ.get("WANDB_MODE", "")
+        if config.mode is None and asked not in ("", "disabled"):
+            notice(f"W&B: WANDB_DISABLED={os.environ['WANDB_DISABLED']} overrides WANDB_MODE={asked}: tracking is off")
         return None
     check_online(mode)
     kept = read_run_id(run_folder)
@@ -125,8 +151,26 @@ def find_tracker(loggers: Logger | Iterable[Logger] | None) -> WandbTracker | No
 
 
 def logged_step(trainer: Trainer) -> int:
-    """Step at which Lightning logs right now: one below ``global_step`` until the batch is wholly done."""
-    return trainer.fit_loop.epoch_loop._batches_that_stepped
+    """The step of everything that is logged or saved right now: the number of optimiser steps done.
+
+    Rows of ``metrics.csv``, W&B's ``trainer/global_step``, names of samples and of checkpoints all count by it: what is
+    logged of the first step, and what is validated after it, has the number 1. A step over several batches counts once.
+    """
+    return trainer.global_step
+
+
+def number_by_steps_done(trainer: Trainer) -> None:
+    """Have Lightning log at ``logged_step``: by itself it logs one lower until a batch is done, and so validations."""
+    connector: Any = trainer._logger_connector
+    log_metrics = connector.log_metrics
+
+    def log_at_step(metrics: dict[str, Any], step: int | None = None) -> None:
+        if metrics and step is None and "step" not in metrics:
+            metrics = {"epoch": trainer.current_epoch, **metrics}
+            step = logged_step(trainer)
+        log_metrics(metrics, step)
+
+    connector.log_metrics = log_at_step
 
 
 def log_table(
@@ -157,6 +201,20 @@ def log_file(loggers: Logger | Iterable[Logger] | None, key: str, path: Path, st
     if tracker := find_tracker(loggers):
         kinds: dict[str, Any] = {".png": wandb.Image, ".wav": wandb.Audio}
         tracker.log_media(key, kinds[path.suffix](str(path), caption=path.stem), step)
+
+
+def label_partial(trainer: Trainer, *, label: str, share: float) -> None:
+    """Mark the test metrics of a run as those of part of the test split.
+
+    ``metrics.csv`` and W&B get the ``share`` of the batches as ``test/share_of_batches``, and the summary of the W&B
+    run gets ``label`` as ``test/partial``.
+    """
+    for logger in trainer.loggers:
+        logger.log_metrics({"test/share_of_batches": share}, step=logged_step(trainer))
+        logger.save()
+    tracker = find_tracker(trainer.loggers)
+    if tracker is not None and trainer.is_global_zero:
+        tracker.experiment.summary["test/partial"] = label
 
 
 def finish(loggers: Logger | Iterable[Logger] | None) -> None:

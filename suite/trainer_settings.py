@@ -5,10 +5,29 @@ from typing import Any
 
 from lightning.pytorch.strategies import StrategyRegistry
 
+from suite.effects import VALIDATION, Needs, above, never
 from suite.errors import UsageError
 
 # Processes that share tensors, which adds sums up twice.
 _SHARING = ("spawn", "fork", "notebook")
+
+
+_ENDS_EARLY = Needs(
+    ("patience", "trainer.max_time", "trainer.callbacks"),
+    lambda *values: any(values),
+    "set {0} or {1}, which end a run early",
+)
+RUN_ONLY_WITH = {
+    **dict.fromkeys(("patience", "samples", "keep_best"), VALIDATION),
+    **{
+        f"trainer.{name}": VALIDATION
+        for name in ("check_val_every_n_epoch", "num_sanity_val_steps", "val_check_interval")
+    },
+    **dict.fromkeys(("trainer.min_epochs", "trainer.min_steps"), _ENDS_EARLY),
+    "trainer.gradient_clip_algorithm": above("trainer.gradient_clip_val", 0),
+    "trainer.limit_predict_batches": never("training predicts nothing"),
+}
+"""What settings of a run need to have an effect, beyond what the classes of settings declare themselves."""
 
 
 def check_trainer(settings: Mapping[str, Any]) -> None:
@@ -26,8 +45,20 @@ def check_trainer(settings: Mapping[str, Any]) -> None:
     if settings.get("accumulate_grad_batches", 1) < 1:
         given = settings["accumulate_grad_batches"]
         raise UsageError(f"trainer.accumulate_grad_batches is {given}, allowed is 1 or more batches in a step")
-    if settings.get("log_every_n_steps") == 0:
-        raise UsageError("trainer.log_every_n_steps is 0, allowed is 1 or more steps")
+    for key, least in (("log_every_n_steps", 1), ("check_val_every_n_epoch", 1), ("num_sanity_val_steps", -1)):
+        value = settings.get(key)
+        if value is not None and value < least:
+            raise UsageError(f"trainer.{key} is {value}, allowed is {least} or more")
+    interval = settings.get("val_check_interval")
+    if isinstance(interval, int | float) and not (interval > 0 and (isinstance(interval, int) or interval <= 1)):
+        raise UsageError(
+            f"trainer.val_check_interval is {interval}, allowed is 1 or more batches, or a share of an epoch above "
+            "0 and up to 1.0"
+        )
+    for key in ("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches"):
+        value = settings.get(key)
+        if value is not None and not (value >= 0 and (isinstance(value, int) or value <= 1)):
+            raise UsageError(f"trainer.{key} is {value}, allowed is 0 or more batches, or a share from 0.0 to 1.0")
     unlimited = ", or -1 for no limit"
     for key, more in (("max_epochs", unlimited), ("max_steps", unlimited), ("limit_train_batches", "")):
         if settings.get(key) == 0:

@@ -8,13 +8,16 @@ from typing import Any, Literal, Union, cast, get_args
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch import Trainer
 
+from suite.console import notice
 from suite.domain import Domain, Task
+from suite.effects import Needs, declared, never
 from suite.errors import UsageError
 from suite.layer_groups import FinetuneConfig
 from suite.optim import OptimConfig
 from suite.parser import SuiteParser
 from suite.precision import HELP
 from suite.tracking import TrackingConfig
+from suite.trainer_settings import RUN_ONLY_WITH
 
 # What a run owns itself: its folder, loggers, checkpoints, sampler; what inherits from a plugin is code, not a setting.
 _OWNED = {
@@ -40,6 +43,16 @@ def _add_source(parser: SuiteParser, domain: Domain, task: str | None) -> None:
 def default_recipe(domain: Domain, task: str, configs: Path) -> Path:
     """The file of defaults of a task: ``default.yaml`` for the domain's own first one."""
     return configs / domain.name / ("default.yaml" if task == domain.default else f"{task}.yaml")
+
+
+def report_defaults(config: Any, defaults: Path) -> None:
+    """Say that defaults made for the embedded sample apply to other data, if no recipe was given."""
+    dataset = config["data"].get("dataset", "sample")
+    if dataset != "sample" and not config.config:
+        notice(
+            f"settings: {_shown(defaults)} (tuned for the embedded sample) also applies to data.dataset {dataset}; "
+            "-c FILE or flags replace its values"
+        )
 
 
 def fit_parser(domain: Domain, task_name: str, *, defaults: Path | None, verb: str = "fit") -> SuiteParser:
@@ -97,6 +110,25 @@ def fit_parser(domain: Domain, task_name: str, *, defaults: Path | None, verb: s
     _keep_whole_numbers(parser)
     _explain_precision(parser)
     return parser
+
+
+def run_needs(task: Task) -> list[tuple[str, str, Needs]]:
+    """What settings of ``fit`` and ``finetune`` need to have an effect, for ``refuse_unused``."""
+    kinds = {"model": task.module, "data": task.data, "decoding": task.decoding}
+    kinds |= {"optim": OptimConfig, "tracking": TrackingConfig, "finetune": FinetuneConfig}
+    found = [
+        each for group, kind in kinds.items() if kind is not None for each in declared(kind, f"{group}.", skip=_FIXED)
+    ]
+    return [*found, *((name, "", need) for name, need in RUN_ONLY_WITH.items())]
+
+
+def checkpoint_needs(verb: str, task: Task) -> list[tuple[str, str, Needs]]:
+    """The same of ``evaluate`` and ``predict``."""
+    found = [] if task.decoding is None else [*declared(task.decoding)]
+    if verb == "evaluate":
+        return [*found, *declared(task.data, "data.")]
+    inputs = never("predict reads its inputs, not a data set")
+    return [*found, *((f"data.{name}", "", inputs) for name in ("dataset", "train", "val", "test"))]
 
 
 def _add_checkpoints(parser: SuiteParser) -> None:

@@ -1,7 +1,8 @@
 """One Weights & Biases run a run folder: where its id and files are, how it is started, and steps that never go back.
 
 The id is in ``<run_folder>/wandb-id.txt`` (first line; the second is the address once it was online), the client's
-files in ``<run_folder>/wandb``. The x-axis is always ``trainer/global_step``.
+files in ``<run_folder>/wandb``. The x-axis is always ``trainer/global_step``: the number of optimiser steps done, as in
+``metrics.csv``.
 """
 
 import json
@@ -63,7 +64,7 @@ class WandbTracker(WandbLogger):
             config=_plain(settings),
             settings=_client_settings(mode),
         )
-        del self._wandb_init["anonymous"]  # dead in the client, which warns of it
+        self._wandb_init.pop("anonymous", None)  # dead in the client, which warns of it
         self._mode, self._folder, self._replaying, self._failed = mode, run_folder, resumed, False
         self._recorded = self._latest = -1
 

@@ -1,5 +1,6 @@
 """Audio files: parts equal the whole in every format and rate, and what is wrong with a file said with its name."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy
@@ -10,9 +11,11 @@ from numpy.typing import NDArray
 from torchaudio.functional import resample
 
 from domains.audio import files
+from domains.audio.checking import find_faults
 from domains.audio.files import FileClip, open_clips
 from domains.audio.listing import list_items
 from domains.audio.mel import MARGIN, MelConfig, mel_frames
+from domains.audio.parts import Layout
 from suite.errors import DataError
 from suite.listing import ListingColumns
 
@@ -128,23 +131,30 @@ def test_a_sample_that_is_no_number_is_found_with_its_place(value: float, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("name", "subtype", "read"),
-    [("a.wav", "PCM_16", []), ("a.wav", "FLOAT", [0, 2000, 4000]), ("a.flac", None, [0, 2000, 4000])],
+    ("name", "subtype", "channels", "read"),
+    [
+        ("a.wav", "PCM_16", 1, []),
+        ("a.wav", "PCM_16", 2, ["a.wav"]),  # channels may cancel
+        ("a.wav", "FLOAT", 1, ["a.wav"]),
+        ("a.flac", None, 1, ["a.flac"]),
+    ],
 )
 def test_only_samples_that_may_hide_something_are_read_to_be_checked(
-    name: str, subtype: str | None, read: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, subtype: str | None, channels: int, read: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clip = FileClip(write(tmp_path / name, tone(), subtype=subtype), rate=8000)
-    seen: list[int] = []
-    decode = clip._decode
+    monkeypatch.setenv("SUITE_CACHE_DIR", str(tmp_path / "cache"))
+    seen: list[str] = []
+    decode = files.decode_blocks
 
-    def note(start: int, stop: int) -> NDArray[numpy.float32]:
-        seen.append(start)
-        return decode(start, stop)
+    def note(path: Path, layout: Layout) -> Iterator[NDArray[numpy.float32]]:
+        seen.append(path.name)
+        return decode(path, layout)
 
-    monkeypatch.setattr(files, "_PART", 2000)
-    monkeypatch.setattr(clip, "_decode", note)
-    clip.check()
+    monkeypatch.setattr(files, "decode_blocks", note)
+    paths = [write(tmp_path / name, tone(channels=channels), subtype=subtype)]
+    for _ in range(2):  # and once
+        clips, problems = open_clips(paths, rate=8000)
+        assert not problems + find_faults(clips, "train")
     assert seen == read
 
 

@@ -12,6 +12,7 @@ import soundfile
 
 from domains.audio import engines, generate
 from suite import kernels, samples
+from suite.errors import DataError
 from suite.kernels import AVAILABLE
 from suite.tiles import LANES
 from tests.commands import QUIET, Ran, assert_one_line, run, shared
@@ -168,9 +169,9 @@ def test_a_spectrum_decides_the_length_and_the_sound(tmp_path: Path) -> None:
         (["--condition", "who"], 2, ["NAME=VALUE"]),
         (["--condition", "who=a", "who=b"], 2, ["who=b", "once"]),
         (["--seconds", "0"], 2, ["--seconds 0"]),
-        (["--count", "0"], 2, ["--count 0"]),
-        (["--streams", "0"], 2, ["--streams 0"]),
-        (["--temperature", "0"], 2, ["--temperature 0"]),
+        (["--count", "0"], 2, ["--count must be at least 1, got 0"]),
+        (["--streams", "0"], 2, ["--streams must be at least 1, got 0"]),
+        (["--temperature", "0"], 2, ["--temperature must be above 0 and below 100, got 0"]),
         (["--engine", "jax"], 2, ["engine", "kernel"]),
         (["--mel_from", "x.wav"], 2, ["--mel_from", "not conditioned"]),
         (["--prime", "none.wav"], 1, ["none.wav", "no such file"]),
@@ -257,3 +258,114 @@ def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
     before = peak()
     assert predict(tmp_path / "b", *flags, "--seconds", 40).status == 0
     assert peak() - before < 20_000, "kilobytes"  # 40 s of draws, classes and samples at once are well beyond
+
+
+def test_a_manifest_of_requests(tmp_path: Path) -> None:
+    """Each row is the file that its seed and conditions give by flags; results are in its order."""
+    rows = [
+        {"who": "a", "kind": "x", "seconds": "0.05", "seed": "3", "output": "first", "note": "n"},
+        {"who": "b ", "kind": "", "seconds": "", "seed": "7", "output": "second.wav", "note": ""},
+        {"who": "c", "kind": "x", "seconds": "", "seed": "", "output": "third", "note": ""},
+        {"who": "a", "kind": "x", "seconds": "long", "seed": "", "output": "", "note": ""},
+        {"who": "a", "kind": "x", "seconds": "0.02", "seed": "", "output": "", "note": ""},
+    ]
+    manifest = write_manifest(tmp_path / "wanted.csv", rows)
+    ran = predict(tmp_path / "out", manifest, "--seconds", 0.03, "--format", "jsonl")
+    assert ran.status == 1
+    assert "columns without a use are left out: note" in ran.err
+    assert "2 of 5 input(s) gave no prediction" in ran.err
+    found = [json.loads(line) for line in ran.lines]
+    assert [row["index"] for row in found] == list(range(5))
+    assert "who=c: allowed for who are a, b" in found[2]["error"]
+    assert "row 4: seconds is 'long', not a number" in found[3]["error"]
+    names = [Path(row["file"]).name for row in found if "error" not in row]
+    assert names == ["first.wav", "second.wav", "0004.wav"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(names)
+    assert [found[number]["seed"] for number in (0, 1, 4)] == [3, 7, 0]
+    assert found[1]["conditions"]["who"] == "b"
+    for number, seconds in ((0, 0.05), (1, 0.03)):
+        given = [f"{name}={value}" for name, value in found[number]["conditions"].items()]
+        flags = ("--seconds", seconds, "--seed", found[number]["seed"], "--condition", *given)
+        assert predict(tmp_path / f"single-{number}", *flags).status == 0
+        single, row = (
+            soundfile.read(path)[0] for path in (tmp_path / f"single-{number}/0000.wav", found[number]["file"])
+        )
+        assert numpy.array_equal(single, row)
+
+
+@pytest.mark.parametrize(
+    ("rows", "flags", "words"),
+    [
+        (
+            [{"what": "x"}],
+            (),
+            "its columns are what; at least one of who, kind, seconds, seed, output, prime, mel_from",
+        ),
+        ([{"who": "a"}], ("--count", 2), "leave --count out"),
+    ],
+)
+def test_manifests_that_are_refused(rows: Any, flags: Any, words: str, tmp_path: Path) -> None:
+    ran = predict(tmp_path / "out", write_manifest(tmp_path / "wanted.csv", rows), *flags)
+    assert ran.status != 0
+    assert words in ran.err
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", "same", "x" * 300])
+def test_names_of_outputs(name: str, tmp_path: Path) -> None:
+    manifest = write_manifest(tmp_path / "wanted.csv", [{"output": name}, {"output": "same"}, {"output": "good"}])
+    ran = predict(tmp_path / "out", manifest, "--seconds", 0.01)
+    assert f"\terror\toutput is {name!r}" in ran.lines[0]
+    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["good.wav", "same.wav"][
+        : 1 + (name != "same")
+    ]
+
+
+@pytest.mark.parametrize("form", ["folder", "glob", "manifest"])
+def test_many_spectra_of_which_one_is_bad(form: str, tmp_path: Path) -> None:
+    paths = write_files(tmp_path / "in", count=4)
+    paths[1].write_bytes(paths[1].read_bytes()[:-40])
+    soundfile.write(paths[2], numpy.full(900, numpy.nan), 8000, subtype="FLOAT")
+    manifest = write_manifest(tmp_path / "wanted.csv", [{"mel_from": f"in/{path.name}"} for path in paths])
+    given = {
+        "folder": ("--mel_from", tmp_path / "in"),
+        "glob": ("--mel_from", tmp_path / "in" / "*.wav"),
+        "manifest": (manifest,),
+    }
+    ran = predict(tmp_path / "out", *given[form], name="mel")
+    assert ran.status == 1
+    assert "2 of 4 input(s) gave no prediction" in ran.err
+    assert [line.split("\t")[1] == "error" for line in ran.lines] == [False, True, True, False]
+    assert "40 bytes shorter than its header says" in ran.lines[1]
+    assert "sample 0 is not a finite number" in ran.lines[2]
+    assert f"mel_from={paths[3]}" in ran.lines[3]
+    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["0000.wav", "0003.wav"]
+    assert predict(tmp_path / "one", "--mel_from", paths[3], name="mel").status == 0
+    assert [len(wave) for wave in waves(tmp_path / "out")] == [900, 1200]
+
+
+def test_a_prime_in_the_range_of_integers_is_refused(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", numpy.arange(-500.0, 500.0), 8000, subtype="FLOAT")
+    assert_one_line(predict(tmp_path / "out", "--prime", tmp_path / "a.wav"), 1, "a.wav", "integer range?")
+
+
+def test_a_request_that_fails_late_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a file cannot be renamed, and where a recording is damaged after it was checked."""
+    (tmp_path / "out" / "a.wav").mkdir(parents=True)
+    manifest = write_manifest(tmp_path / "wanted.csv", [{"output": "a"}, {"output": "b"}])
+    ran = predict(tmp_path / "out", manifest, "--seconds", 0.01, "--overwrite")
+    assert ran.status == 1
+    assert ["cannot be written" in line for line in ran.lines] == [True, False]
+    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["a.wav", "b.wav"]
+    paths = write_files(tmp_path / "in", count=3)
+    open_clip = generate.open_clip
+
+    def open_some(path: Path, *, rate: int) -> Any:
+        if path == paths[1]:
+            raise DataError(f"{path}: damaged")
+        return open_clip(path, rate=rate)
+
+    monkeypatch.setattr(generate, "open_clip", open_some)
+    ran = predict(tmp_path / "copies", "--mel_from", tmp_path / "in", name="mel")
+    assert ran.status == 1
+    assert ["damaged" in line for line in ran.lines] == [False, True, False]
+    assert [path.name for path in sorted((tmp_path / "copies").iterdir())] == ["0000.wav", "0002.wav"]

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -98,13 +99,55 @@ def test_later_formats_and_hyper_parameters_are_refused(tmp_path: Path) -> None:
         checkpoint.read(tmp_path / "poisoned.ckpt")
 
 
+def at_step(step: int, *, batches: int | None = None, **record: Any) -> dict[str, Any]:
+    """A checkpoint of a run after ``step`` steps."""
+    found = content(float(step))
+    found[checkpoint.RECORD_KEY] |= record
+    total = {"processed": step if batches is None else batches}
+    return {**found, "global_step": step, "loops": {"fit_loop": {"epoch_loop.batch_progress": {"total": total}}}}
+
+
 def test_the_newest_that_is_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / run_folder.CHECKPOINTS
-    for number, name in enumerate(("best", "last")):
-        checkpoint.write(content(float(number)), folder / f"{name}.ckpt")
-        os.utime(folder / f"{name}.ckpt", (1000 + number, 1000 + number))
+    for step, name in ((4, "best"), (8, "last")):
+        checkpoint.write(at_step(step), folder / f"{name}.ckpt")
+        os.utime(folder / f"{name}.ckpt", (1000 - step, 1000 - step))  # the last has the earlier time
     assert run_folder.newest_checkpoint(tmp_path).name == "last.ckpt"
     with (folder / "last.ckpt").open("r+b") as file:
         file.truncate(100)
     assert run_folder.newest_checkpoint(tmp_path).name == "best.ckpt"
     assert "last.ckpt: damaged: 100 bytes" in capsys.readouterr().err
+
+
+def test_of_one_step_the_newest_has_more_batches_and_then_is_the_last(tmp_path: Path) -> None:
+    checkpoint.write(at_step(4, batches=9), tmp_path / "best.ckpt")
+    checkpoint.write(at_step(4, batches=8), tmp_path / "last.ckpt")
+    assert run_folder.newest_checkpoint(tmp_path).name == "best.ckpt"
+    checkpoint.write(at_step(4, batches=9), tmp_path / "last.ckpt")
+    assert run_folder.newest_checkpoint(tmp_path).name == "last.ckpt"
+
+
+def test_averages_and_foreign_files_are_not_the_newest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint.write(at_step(4), tmp_path / "step-0000004.ckpt")
+    assert checkpoint.AVERAGED_KEY == "averaged"
+    checkpoint.write(at_step(9, averaged={}), tmp_path / "average-last-2.ckpt")
+    torch.save({"state_dict": {}, "global_step": 99}, tmp_path / "other.ckpt")
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    assert run_folder.newest_checkpoint(tmp_path).name == "step-0000004.ckpt"
+    error = capsys.readouterr().err
+    assert "other.ckpt: not a checkpoint of a run of this suite" in error
+    assert "text.ckpt: cannot be read as a checkpoint (not a file of torch.save)" in error
+    assert "average-last-2" not in error
+
+
+def test_the_place_is_read_without_the_tensors(tmp_path: Path) -> None:
+    large = {**at_step(7), "state_dict": {"weight": torch.zeros(1 << 24)}}  # 64 MiB
+    checkpoint.write(large, tmp_path / "a.ckpt")
+    for _ in range(2):
+        begin = time.perf_counter()
+        place = checkpoint.place_of(tmp_path / "a.ckpt")
+        seconds = time.perf_counter() - begin
+    assert (place.step, place.batches, place.averaged) == (7, 7, False)
+    begin = time.perf_counter()
+    checkpoint.verify(tmp_path / "a.ckpt")
+    assert seconds < 0.5 * (time.perf_counter() - begin)

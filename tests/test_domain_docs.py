@@ -10,10 +10,12 @@ import pytest
 
 import domains
 from suite import benchmark, comparison, crossvalidation, evaluation, prediction
-from suite.cli import CONFIGS, peek_domain, peek_task
+from suite.cli import CONFIGS
+from suite.effects import find_unused
 from suite.errors import UsageError
 from suite.parser import recipes_first
-from suite.verb_parsers import checkpoint_parser, fit_parser, refuse_trained
+from suite.peek import peek_domain, peek_task
+from suite.verb_parsers import checkpoint_parser, fit_parser, refuse_trained, run_needs
 from tests.commands import QUIET, ROOT, run, shared
 from tests.test_readme import commands_of, read
 
@@ -61,12 +63,18 @@ def test_commands_parse(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
         options, words = crossvalidation._options(words, domain.name)
         assert options.folds > 1
         verb = "finetune" if "--source" in words else "fit"
+    decided = []
     if verb == "compare":
         chosen, words = comparison._options(words, domain.name)
+        decided = [chosen.setting]
         words, verb = [*words, f"--{chosen.setting}={chosen.values[-1]}"], "fit"
-    task = peek_task(words) or domain.default
+    task = peek_task(words, domain)
     file = "default.yaml" if task == domain.default else f"{task}.yaml"
-    fit_parser(domain, task, defaults=CONFIGS / domain.name / file, verb=verb).parse_args(recipes_first(words))
+    parser = fit_parser(domain, task, defaults=CONFIGS / domain.name / file, verb=verb)
+    config = parser.parse_args(recipes_first(words))
+    assert not find_unused(
+        dict(config.items()), parser.given(words, decided=decided), run_needs(domain.task(task))
+    ).problems
 
 
 def _parse_on_a_run(verb: str, words: list[str]) -> None:

@@ -121,7 +121,7 @@ def test_standard_input_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_text_is_never_taken_for_something_else(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     forget_notices()
-    for text in ("PK is a name\n", "BZh and more text\n", "ID3 tags\n", "{\\rt\n", "ab\0cd" * 1 + "x" * 200 + "\n"):
+    for text in ("PK is a name\n", "BZh and more text\n", "ID3 tags\n", "{\\rt\n", "ab\0cd\n"):
         assert format_of_bytes(text.encode()) is None
         (tmp_path / "t.txt").write_text(text)
         assert read_lines(tmp_path / "t.txt") == [text.removesuffix("\n")]

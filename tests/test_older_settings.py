@@ -1,11 +1,12 @@
 """A run that began before a setting was there goes on: what came later has its default, which is no difference."""
 
+import json
 from pathlib import Path
 
 import torch
 
 from suite.checkpoint import RECORD_KEY, write
-from tests.commands import assert_one_line, fit_toy
+from tests.commands import assert_one_line, fit_toy, run, trained
 
 
 def test_a_run_without_a_later_setting_goes_on(tmp_path: Path) -> None:
@@ -27,3 +28,16 @@ def test_a_run_without_a_later_setting_goes_on(tmp_path: Path) -> None:
     ran = fit_toy(*resume)
     assert ran.status == 0, ran
     assert "Going on with" in ran.err
+
+
+def test_a_decoding_flag_newer_than_the_checkpoint_works(tmp_path: Path) -> None:
+    path = tmp_path / "older.ckpt"
+    checkpoint = torch.load(trained() / "checkpoints" / "best.ckpt", weights_only=True)
+    assert checkpoint[RECORD_KEY]["settings"]["decoding"].pop("max_length") == 40
+    write(checkpoint, path)
+    words = ("predict", "--checkpoint", path, "--format", "jsonl", "--beam_size", 1)
+    text = b"A dog is sleeping.\n"
+    short, usual = run(*words, "--max_length", 1, stdin=text), run(*words, stdin=text)
+    assert (short.status, usual.status) == (0, 0), short
+    assert json.loads(short.out)["cut"] is True
+    assert json.loads(short.out)["translation"] != json.loads(usual.out)["translation"]

@@ -205,23 +205,12 @@ def test_schedules_that_end_need_an_end_and_stay_positive(schedule: Any) -> None
         ({"plateau_factor": 0.0}, r"optim\.plateau_factor is 0\.0"),
         ({"beta1": 1.0}, r"optim\.beta1 is 1\.0"),
         ({"beta2": -0.1}, r"optim\.beta2 is -0\.1"),
-        ({"name": "adam", "momentum": 0.9}, r"optim\.momentum is for sgd and rmsprop, not adam"),
         ({"name": "rmsprop", "momentum": 0.9, "nesterov": True}, r"optim\.nesterov needs optim\.name sgd"),
         ({"name": "sgd", "nesterov": True}, r"optim\.nesterov needs .* optim\.momentum above 0"),
-        ({"schedule": "one_cycle", "warmup_steps": 5}, r"one_cycle brings its own warm-up"),
-        ({"schedule": "slanted_triangular", "warmup_steps": 5}, r"slanted_triangular brings its own warm-up"),
         ({"schedule": "cosine", "floor": 1.5}, r"optim\.floor is 1\.5, allowed is 0 to 1"),
-        ({"schedule": "constant", "floor": 0.1}, r"optim\.floor is for linear and cosine, not constant"),
-        ({"schedule": "one_cycle", "floor": 0.1}, r"optim\.floor is for linear and cosine, not one_cycle: leave it 0"),
-        ({"name": "sgd", "beta1": 0.5}, r"optim\.beta1 is for adam and adamw, not sgd: leave it 0\.9"),
-        ({"name": "adagrad", "beta2": 0.5}, r"optim\.beta2 is for adam and adamw, not adagrad: leave it 0\.999"),
-        ({"name": "rmsprop", "beta1": 0.5}, r"optim\.beta1 is for adam and adamw, not rmsprop"),
-        ({"name": "sgd", "eps": 1e-3}, r"optim\.eps is for .* adamw, not sgd: leave it 1e-08"),
-        ({"schedule": "cosine", "plateau_factor": 0.1}, r"optim\.plateau_factor is for plateau, not cosine: leave"),
-        ({"plateau_patience": 5}, r"optim\.plateau_patience is for plateau, not constant: leave it 2"),
     ],
 )
-def test_refuses_what_it_would_ignore(settings: dict, message: str) -> None:
+def test_refuses_values_that_mean_nothing(settings: dict, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         build_optimizer(model(), OptimConfig(**settings))
 

@@ -8,9 +8,11 @@ import pytest
 
 import domains
 from suite import checkpoint
-from suite.cli import CONFIGS, peek_domain
+from suite.cli import CONFIGS
+from suite.effects import find_unused
 from suite.parser import recipes_first
-from suite.verb_parsers import fit_parser
+from suite.peek import peek_domain
+from suite.verb_parsers import fit_parser, run_needs
 from tests.commands import QUIET, ROOT, pairs_of, run, trained
 
 
@@ -40,7 +42,8 @@ def test_fit_commands_parse(command: str, monkeypatch: pytest.MonkeyPatch) -> No
     arguments = shlex.split(command.split("scripts/fit.py", 1)[1])
     domain = domains.load(peek_domain(arguments, domains.available()))
     parser = fit_parser(domain, domain.default, defaults=CONFIGS / domain.name / "default.yaml")
-    parser.parse_args(recipes_first(arguments))
+    config = parser.parse_args(recipes_first(arguments))
+    assert not find_unused(dict(config.items()), parser.given(arguments), run_needs(domain.task(None))).problems
 
 
 @pytest.mark.parametrize("command", [each for each in COMMANDS if "scripts/diagnose.py" in each])

@@ -1,6 +1,7 @@
 """What can be chosen around a cell: each option does what it says, is off in eval where it should be, or is refused."""
 
 import gc
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -154,13 +155,12 @@ def test_residual_needs_equal_sizes() -> None:
 @pytest.mark.parametrize("cell", [cell for cell in CELLS if cell != "batchnorm_lstm"])
 def test_checkpointing_over_time_changes_no_number(cell: CellName, monkeypatch: pytest.MonkeyPatch) -> None:
     """Outputs, states and gradients; with zoneout the masks of a chunk are the same when it is computed again."""
-    options = everything(cell)
-    options.initial_state = "zero"
+    options = replace(everything(cell), initial_state="zero")
     encoder = build(cell, layers=2, both=True, options=options)
     inputs = torch.randn(4, T, D, dtype=torch.float64, requires_grad=True)
 
     def run(size: int | None) -> list[Tensor]:
-        encoder.options.checkpoint_steps = size
+        encoder.options = replace(encoder.options, checkpoint_steps=size)
         torch.manual_seed(7)
         encoded = encoder(inputs, RAGGED)
         parts = (encoded.outputs, *encoded.state)

@@ -174,3 +174,38 @@ def test_one_text_file_is_no_parallel_text(tmp_path: Path) -> None:
     )
     assert_one_line(run("fit", *files, tmp_path / "a.en"), 2, *parts, "--data.train '[")
     assert_one_line(run("fit", *files, tmp_path / "b.en"), 1, "no such file", "a.en")
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        (["--trainer.val_check_interval", "0"], ["trainer.val_check_interval is 0", "1 or more batches"]),
+        (["--trainer.val_check_interval", "1.5"], ["trainer.val_check_interval is 1.5", "up to 1.0"]),
+        (["--trainer.check_val_every_n_epoch", "0"], ["trainer.check_val_every_n_epoch is 0", "1 or more"]),
+        (["--trainer.num_sanity_val_steps", "-2"], ["trainer.num_sanity_val_steps is -2", "-1 or more"]),
+        (["--trainer.log_every_n_steps", "-1"], ["trainer.log_every_n_steps is -1", "1 or more"]),
+        (["--trainer.limit_val_batches", "-1"], ["trainer.limit_val_batches is -1", "0.0 to 1.0"]),
+        (["--trainer.limit_test_batches", "1.5"], ["trainer.limit_test_batches is 1.5", "0.0 to 1.0"]),
+        (["--trainer.max_time", "soon"], ["trainer: ", "soon", "DD:HH:MM:SS"]),
+        (["--trainer.devices", "x"], ["trainer: ", "devices"]),
+        (["--trainer.devices", "{a: 1}"], ["trainer: ", "devices"]),
+        (["--trainer.accelerator", "[]"], ["trainer: ", "accelerator", "cpu"]),
+        (["--trainer.profiler", "3"], ["trainer: ", "profiler"]),
+        (["--trainer.num_nodes", "0"], ["trainer: ", "num_nodes"]),
+        (["--name", ""], ["--name ''", "one folder name"]),
+        (["--name", " "], ["--name ' '", "one folder name"]),
+        (["--data.batch_size", "0"], ["batch_size is 0", "1 or more"]),
+        (["--data.num_workers", "1000000000"], ["data.num_workers is 1000000000", "0 to 1,024"]),
+    ],
+)
+def test_settings_that_libraries_would_trip_over_are_one_line(
+    flags: list[str], parts: list[str], tmp_path: Path
+) -> None:
+    assert_one_line(fit_toy("--runs", tmp_path, *flags), 2, *parts)
+    assert not (tmp_path / "toy").exists() or not list((tmp_path / "toy").iterdir())
+
+
+def test_a_batch_size_beyond_the_data_is_reported(tmp_path: Path) -> None:
+    ran = fit_toy("--runs", tmp_path, "--data.batch_size", 1_000_000)
+    assert ran.status == 0, ran
+    assert "the 61 training examples fit one batch: every epoch is a single step" in ran.err

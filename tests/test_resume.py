@@ -91,7 +91,9 @@ def check(
     whole, batches = uninterrupted(verb, tuple(common))
     flags = [*common, "--runs", str(tmp_path)]
     before, after = (tmp_path / f"{name}.steps" for name in ("before", "after"))
-    assert in_a_process(f"{moment}:{by}", [*flags, "--name=cut"], steps=before, verb=verb) == STATUS[by]
+    assert in_a_process(f"{moment}:{by}", [*flags, "--name=cut"], steps=before, verb=verb) == (
+        129 if by == "SIGHUP" else STATUS[by]
+    )
     run_folder = tmp_path / domain / "cut"
     checkpoint = torch.load(run_folder / "checkpoints" / "last.ckpt", weights_only=True)
     batches_done = _batches_done(checkpoint)
@@ -154,6 +156,10 @@ def test_a_moving_average_goes_on_exactly(moment: str, tmp_path: Path) -> None:
     check("toy", moment, tmp_path, first=["--ema_decay=0.99", "--keep_best=2", "--keep_last=3"])
 
 
+def test_a_moving_average_of_batch_norm_goes_on_exactly(tmp_path: Path) -> None:
+    check("video", MOMENTS[0], tmp_path, first=["--ema_decay=0.9", "--model.cnn.norm=batch"])
+
+
 @pytest.mark.parametrize("name", domains.available())
 def test_every_domain_goes_on_exactly(name: str, tmp_path: Path) -> None:
     check(name, MOMENTS[0], tmp_path, first=[])
@@ -199,6 +205,19 @@ def test_a_run_that_max_steps_ended_inside_an_epoch_goes_on_exactly(accumulate: 
     assert digest(tmp_path / "toy" / "short" / last) == digest(tmp_path / "toy" / "whole" / last)
     begun = [path.read_text().splitlines() for path in steps.values()]
     assert len(begun[0]) == len(begun[1])
+
+
+def test_max_steps_goes_on_exactly_from_the_end_of_an_epoch(tmp_path: Path) -> None:
+    flags = ["--domain=toy", "--runs", str(tmp_path), "--tracking.mode=disabled", "--optim.schedule=constant"]
+    flags += ["--trainer.max_epochs=3", "--trainer.max_steps=20", "--samples=0"]  # 8 steps an epoch
+    steps = {name: tmp_path / f"{name}.steps" for name in ("whole", "cut")}
+    assert in_a_process("never", [*flags, "--name=whole"], steps=steps["whole"]) == 0
+    assert in_a_process("on_train_epoch_start:3:SIGKILL", [*flags, "--name=cut"], steps=steps["cut"]) == -9
+    assert in_a_process("never", [*flags, f"--resume={tmp_path}/toy/cut"], steps=steps["cut"]) == 0
+    last = [tmp_path / "toy" / name / "checkpoints" / "last.ckpt" for name in ("whole", "cut")]
+    assert digest(last[0])[0] == 20
+    assert digest(last[0]) == digest(last[1])
+    assert steps["whole"].read_text() == steps["cut"].read_text()
 
 
 def test_a_checkpoint_that_is_in_no_run_folder_is_refused_and_nothing_is_removed(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from suite.console import forget_notices
 from suite.errors import DataError, UsageError
 from suite.folders import split_folders
 from suite.folds import hold_out_parts
@@ -130,10 +131,15 @@ def test_files_and_names_of_data_sets_go_together() -> None:
         check("files", train="x", test="y", folds=3)
 
 
-def test_tables_with_groups_and_splits(tmp_path: Path) -> None:
+def test_tables_with_groups_and_splits(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    forget_notices()
     path = tmp_path / "list.csv"
     path.write_text("path,split,group,more\nx,val,g,1\ny,, ,2\n")
     plain = read_entries(path, columns=["path"], listing=ListingColumns())
+    assert capfd.readouterr().err.count("--data.") == 2, "the use of both columns is reported"
+    forget_notices()
+    assert read_entries(path, columns=["path"], listing=ListingColumns(known=True)) == plain
+    assert not capfd.readouterr().err
     assert plain == [Entry(1, ("x",), "g", "val"), Entry(2, ("y",), None, None)]
     without = read_entries(path, columns=["more", "path"], listing=ListingColumns(None, None))
     assert without == [Entry(1, ("1", "x"), None, None), Entry(2, ("2", "y"), None, None)]

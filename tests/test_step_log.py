@@ -36,14 +36,14 @@ def test_complete_intervals_are_as_they_were_and_the_rest_is_a_row_of_its_own(st
     longer = fit(tmp_path / "longer", "--name=a", "--trainer.max_steps=9", "--trainer.log_every_n_steps=3")
     logged = [(row["step"], row["train/loss"]) for row in found if row["train/loss"]]
     assert logged[:2] == [(row["step"], row["train/loss"]) for row in longer if row["train/loss"]][:2]
-    assert [step for step, _ in logged] == ["2", "5", "7"][: steps - 4]
+    assert [step for step, _ in logged] == ["3", "6", "7"][: steps - 4]
 
 
 def test_a_run_that_goes_on_has_the_whole_interval_instead(tmp_path: Path) -> None:
     common = "--trainer.log_every_n_steps=3"
     whole = fit(tmp_path / "whole", "--name=a", "--trainer.max_steps=10", common)
     first = fit(tmp_path, "--name=a", "--trainer.max_steps=4", common)
-    assert [row["step"] for row in first if row["train/loss"]] == ["2", "4"]
+    assert [row["step"] for row in first if row["train/loss"]] == ["3", "4"]
     resume = f"--resume={tmp_path / 'toy' / 'a'}"
     again = fit(tmp_path, resume, "--trainer.max_steps=4", common)
     assert [row["train/loss"] for row in again] == [row["train/loss"] for row in first], "with nothing left to train"

@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from domains.audio.draws import fast_exp
-from suite.kernels import AVAILABLE
+from suite.kernels import AVAILABLE, _imported
 from suite.tiles import LANES, WIDTHS, add_tiles, packed, padded_rows, tile_intrinsic
+
+ROOT = Path(__file__).parents[1]
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="numba missing")
 
@@ -89,28 +91,74 @@ def test_the_exponential_of_draws_is_exact_to_the_last_digits() -> None:
     assert (found[:2] < 1e-300).all()
 
 
-def test_machine_code_on_disk_counts_for_the_same_sources_alone(tmp_path: Path) -> None:
+OUTER = "from suite.kernels import kernel\n{imports}\n\ndef _outer(x):\n    return {value}\n\nouter = kernel(_outer)\n"
+INNER = "from suite.kernels import kernel\n\ndef _inner(x):\n    return {value}\n\ninner = kernel(_inner)\n"
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A copy of the project with ``suite.kernels`` and small modules."""
+    for name in ("suite", "suite/deep", "domains"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("")
+    (tmp_path / "suite" / "kernels.py").write_text((ROOT / "suite" / "kernels.py").read_text())
+    (tmp_path / "suite" / "middle.py").write_text("from suite.deep.inner import inner\n")
+    for name in ("suite/deep/other.py", "suite/deep/plain.py", "domains/plain.py"):
+        (tmp_path / name).write_text("NUMBER = 0\n")
+    (tmp_path / "suite" / "deep" / "inner.py").write_text(INNER.format(value=0))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("imports", "value", "dependency", "text"),
+    [
+        ("from suite.middle import inner", "inner(x)", "suite/deep/inner.py", INNER),
+        ("from domains.plain import NUMBER", "NUMBER", "domains/plain.py", "NUMBER = {value}\n"),
+    ],
+)
+def test_a_kernel_is_compiled_again_when_a_module_that_it_uses_changed(
+    imports: str, value: str, dependency: str, text: str, tree: Path
+) -> None:
     """Numba looks at the file of a function alone, not at those of the kernels that are compiled into it."""
-    root = Path(__file__).parents[1]
-    for name in ("kernels.py", "inner.py", "outer.py", "__init__.py"):
-        (tmp_path / "suite").mkdir(exist_ok=True)
-        (tmp_path / "suite" / name).write_text((root / "suite" / "kernels.py").read_text() if "kernels" in name else "")
-    (tmp_path / "suite" / "outer.py").write_text(
-        "from suite.inner import inner\nfrom suite.kernels import kernel\n\n"
-        "def _outer(x):\n    return inner(x)\n\nouter = kernel(_outer)\n"
-    )
+    (tree / "suite" / "outer.py").write_text(OUTER.format(imports=imports, value=value))
     code = "from suite.outer import outer; print(outer(1), sum(outer.stats.cache_hits.values()))"
-    found = []
-    for value in (1, 1, 2):
-        text = f"from suite.kernels import kernel\n\ndef _inner(x):\n    return {value}\n\ninner = kernel(_inner)\n"
-        if (tmp_path / "suite" / "inner.py").read_text() != text:
-            (tmp_path / "suite" / "inner.py").write_text(text)
-        environment = {**os.environ, "PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    found: list[list[str]] = []
+    for number in (1, 1, 2):
+        (tree / dependency).write_text(text.format(value=number))
+        (tree / "suite" / "deep" / "other.py").write_text(f"NUMBER = {len(found)}\n")  # no part of it
+        environment = {**os.environ, "PYTHONPATH": str(tree), "NUMBA_CACHE_DIR": str(tree / "cache")}
         ran = subprocess.run(
-            [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+            [sys.executable, "-c", code], cwd=tree, env=environment, capture_output=True, text=True, check=True
         )
         found.append(ran.stdout.split())
     assert found == [["1", "0"], ["1", "1"], ["2", "0"]]
+
+
+@pytest.mark.parametrize(
+    ("imports", "dependency"),
+    [
+        ("from suite.deep.inner import inner", "suite/deep/inner.py"),
+        ("from .deep.inner import inner", "suite/deep/inner.py"),
+        ("from .deep import inner", "suite/deep/inner.py"),
+        ("from suite.deep import inner as module", "suite/deep/inner.py"),
+        ("import suite.deep.inner", "suite/deep/inner.py"),
+        ("def late():\n    from suite.deep.plain import NUMBER", "suite/deep/plain.py"),
+        ("from suite.deep import NUMBER", "suite/deep/__init__.py"),
+    ],
+)
+def test_every_form_of_import_is_followed(imports: str, dependency: str, tree: Path) -> None:
+    file = tree / "suite" / "outer.py"
+    file.write_text(OUTER.format(imports=imports, value=1))
+    found = _imported("suite.outer", file)
+    assert tree / dependency in found
+    assert tree / "suite" / "deep" / "other.py" not in found
+
+
+def test_kernels_of_the_loss_are_compiled_from_the_vector_maths() -> None:
+    found = _imported("suite.loss_kernels", ROOT / "suite" / "loss_kernels.py")
+    assert {path.relative_to(ROOT).as_posix() for path in found} == {
+        "suite/loss_kernels.py", "suite/recurrent/vector_math.py", "suite/kernels.py", "suite/__init__.py"
+    }  # fmt: skip
 
 
 def test_without_its_compiler_the_torch_engine_is_taken() -> None:

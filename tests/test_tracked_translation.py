@@ -99,9 +99,9 @@ def test_config_is_the_whole_settings(tracked: SimpleNamespace) -> None:
 
 def test_every_figure_is_there_at_every_step(tracked: SimpleNamespace) -> None:
     for key in TRAIN:
-        assert [step for step, _ in values(tracked, key)] == list(range(EPOCHS * STEPS)), key
+        assert [step for step, _ in values(tracked, key)] == list(range(1, EPOCHS * STEPS + 1)), key
     for key in VAL:
-        assert [step for step, _ in values(tracked, key)] == [STEPS - 1, 2 * STEPS - 1], key
+        assert [step for step, _ in values(tracked, key)] == [STEPS, 2 * STEPS], key
     for key in TEST:
         assert len(values(tracked, key)) == 1, key
     for key in (*TRAIN, *VAL, *TEST):
@@ -131,9 +131,9 @@ def test_metrics_file_has_the_same_values(tracked: SimpleNamespace) -> None:
 
 def test_each_validation_has_its_table(tracked: SimpleNamespace) -> None:
     found = [line for line in tracked.history if "samples/table.path" in line]
-    assert [line[STEP] for line in found] == [STEPS - 1, 2 * STEPS - 1]
+    assert [line[STEP] for line in found] == [STEPS, 2 * STEPS]
     tables = [json.loads((tracked.wandb / "files" / line["samples/table.path"]).read_text()) for line in found]
-    for step, table in zip((STEPS - 1, 2 * STEPS - 1), tables, strict=True):
+    for step, table in zip((STEPS, 2 * STEPS), tables, strict=True):
         assert table["columns"] == ["source", "reference", "translation"]
         assert len(table["data"]) == 3
         kept = (tracked.folder / "samples" / f"step-{step:07d}.jsonl").read_text(encoding="utf-8").splitlines()
@@ -145,7 +145,7 @@ def test_each_validation_has_its_table(tracked: SimpleNamespace) -> None:
 
 def test_each_validation_has_its_image(tracked: SimpleNamespace) -> None:
     found = [line for line in tracked.history if "samples/figure.path" in line]
-    assert [line[STEP] for line in found] == [STEPS - 1, 2 * STEPS - 1]
+    assert [line[STEP] for line in found] == [STEPS, 2 * STEPS]
     for line in found:
         image = (tracked.wandb / "files" / line["samples/figure.path"]).read_bytes()
         assert image.startswith(b"\x89PNG")

@@ -143,12 +143,12 @@ def test_offline_run_holds_table_and_image(tracked):
     shown = summary(tracked.runs[0])["summary"]
     table = json.loads((tracked.runs[0] / "files" / shown["samples"]["path"]).read_text())
     assert table["columns"] == ["text", "score"]
-    assert table["data"] == [["a", None], ["b", 5]]  # of the latest validation
+    assert table["data"] == [["a", None], ["b", 6]]  # of the latest validation
     assert len(list((media / "table").iterdir())) == 3
     assert (shown["plot"]["format"], shown["plot"]["caption"]) == ("png", "a line")
     assert list((media / "images").glob("plot_*.png"))
     steps = [line["trainer/global_step"] for line in history(tracked.runs[0]) if "samples.path" in line]
-    assert steps == [1, 3, 5]
+    assert steps == [2, 4, 6]
 
 
 def test_resumed_run_keeps_its_id_and_its_steps_go_on(tracked):
@@ -158,8 +158,8 @@ def test_resumed_run_keeps_its_id_and_its_steps_go_on(tracked):
     assert {summary(folder)["run_id"] for folder in tracked.runs} == {run_id}
     steps = [line["trainer/global_step"] for folder in tracked.runs for line in history(folder)]
     assert steps == sorted(steps)
-    assert set(steps) == set(range(8))
-    assert "W&B has this run up to step 5" in tracked.stderr
+    assert set(steps) == set(range(1, 9))
+    assert "W&B has this run up to step 6" in tracked.stderr
 
 
 def test_closing_lines_name_the_command_that_uploads_every_part(tracked, monkeypatch):
@@ -212,6 +212,43 @@ def test_flag_before_variable_before_offline(flag, variable, mode):
 def test_an_unknown_variable_is_refused():
     with pytest.raises(UsageError, match=r"WANDB_MODE=on: allowed are online, offline, disabled"):
         resolve_mode(TrackingConfig(), {"WANDB_MODE": "on"})
+    with pytest.raises(UsageError, match=r"WANDB_DISABLED=maybe: allowed are true and false"):
+        resolve_mode(TrackingConfig(), {"WANDB_DISABLED": "maybe"})
+
+
+@pytest.mark.parametrize("value", ["true", "TRUE", "True", "1", "yes", "Y", "on", "t"])
+def test_wandb_disabled_means_disabled(value):
+    assert resolve_mode(TrackingConfig(), {"WANDB_DISABLED": value}) == "disabled"
+    assert resolve_mode(TrackingConfig(), {"WANDB_DISABLED": value, "WANDB_MODE": "online"}) == "disabled"
+    assert resolve_mode(TrackingConfig(mode="offline"), {"WANDB_DISABLED": value}) == "offline", "the flag comes first"
+
+
+@pytest.mark.parametrize("value", ["false", "0", "no", "OFF", "n", "f", ""])
+def test_wandb_disabled_that_is_false_changes_nothing(value):
+    assert resolve_mode(TrackingConfig(), {"WANDB_DISABLED": value}) == "offline"
+    assert resolve_mode(TrackingConfig(), {"WANDB_DISABLED": value, "WANDB_MODE": "online"}) == "online"
+
+
+def test_wandb_disabled_beside_online_is_reported_and_leaves_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_DISABLED", "true")
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    assert build_logger(TrackingConfig(), run_folder=tmp_path, settings={}, resume_id=None) is None
+    assert "WANDB_DISABLED=true overrides WANDB_MODE=online" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lightning_without_the_dead_setting_is_no_error(tmp_path, monkeypatch):
+    begin = wandb_logger.WandbLogger.__init__
+
+    def without(self, *arguments, **settings):
+        begin(self, *arguments, **settings)
+        self._wandb_init.pop("anonymous", None)
+
+    monkeypatch.setattr(wandb_logger.WandbLogger, "__init__", without)
+    tracker = build_logger(TrackingConfig(mode="offline"), run_folder=tmp_path, settings={}, resume_id=None)
+    assert tracker is not None
+    assert "anonymous" not in tracker._wandb_init
 
 
 def test_disabled_leaves_nothing(tmp_path):

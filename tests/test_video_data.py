@@ -108,8 +108,13 @@ def test_a_manifest_gives_labels_groups_and_splits(clips: Path, tmp_path: Path) 
         ([("a.mp4", "x")], "path,name", "column 'label' is missing; there are path, name"),
         ([("a.mp4", "x", "g", "eval")], "path,label,group,split", "split is 'eval' in line 2, allowed are train"),
         ([("a.mp4", "")], "path,label", "1 of 1 rows have no value in column 'label' (line 2)"),
-        ([("a.mp4", "x"), ("a.mp4", "y")], "path,label", "a.mp4 stands there more than once"),
-        ([("a.mp4", "x"), ("./a.mp4", "y")], "path,label", "a.mp4 stands there more than once"),
+        ([("a.mp4", "x"), ("a.mp4", "x ")], "path,label", "a.mp4 is listed more than once"),
+        ([("a.mp4", "x"), ("a.mp4", "y")], "path,label", "a.mp4 is listed more than once, as 'x' and as 'y'"),
+        (
+            [("a.mp4", "x"), ("./a.mp4", "y")],
+            "path,label",
+            "a.mp4 (./a.mp4 is the same file) is listed more than once, as 'x' and as 'y'",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_manifest_is_said(

@@ -49,7 +49,7 @@ def test_pictures_of_sixteen_bits_keep_their_shades() -> None:
     assert numpy.array_equal(found[..., 0], values >> 8)
     file = io.BytesIO()
     Image.fromarray(values.astype(numpy.float32)).save(file, format="tiff")
-    with pytest.raises(DataError, match="pixels of mode F have no range"):
+    with pytest.raises(DataError, match="pixels of mode F have no known range"):
         decode_picture(file.getvalue(), size=8, fit="stretch")
 
 

@@ -26,6 +26,7 @@ from suite.tracking import (
     log_image,
     log_table,
     logged_step,
+    number_by_steps_done,
     read_run_id,
 )
 
@@ -83,6 +84,7 @@ def fit(folder: Path, *, epochs: int, source: Path | None) -> None:
         enable_model_summary=False,
         enable_checkpointing=False,
     )
+    number_by_steps_done(trainer)
     data = DataLoader[torch.Tensor](list(torch.ones(4, 1)), batch_size=2)  # type: ignore[arg-type]
     trainer.fit(Toy(), data, data, ckpt_path=source)
     finish(trainer.loggers)

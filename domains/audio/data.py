@@ -16,10 +16,13 @@ from domains.audio.requests import GenerationBatch, Request, RequestExamples, ad
 from domains.audio.windows import WaveExamples, Window
 from suite.console import notice
 from suite.data import Examples, SuiteDataModule
+from suite.effects import Declared, a_table, held_out_share, is_set, one_of
 from suite.errors import DataError, UsageError
+from suite.labels import clean_name
 from suite.listing import ListingColumns
 from suite.mu_law import silence
 from suite.sequence import pad_sequences
+from suite.sources import is_table
 from suite.splits import SPLITS, Division, check_sources
 
 
@@ -74,6 +77,13 @@ class AudioData(SuiteDataModule):
         {"held_out", "folds", "fold", "conditions", "sample_rate", "mel", "sample_minutes"}
     )
     prediction_usage: ClassVar[str] = "--seconds 1 --count 4 --output generated"
+
+    only_with: ClassVar[Declared] = {
+        **dict.fromkeys(("path_column", "group_column", "split_column"), a_table(is_table)),
+        "held_out": held_out_share("sample", "fsdd", "ljspeech"),
+        "fold": is_set("folds"),
+        "sample_minutes": one_of("dataset", "sample"),
+    }
 
     def __init__(
         self,
@@ -132,9 +142,10 @@ class AudioData(SuiteDataModule):
         return list_items(path, conditions=self.names, path_column=self.path_column, listing=self.listing)
 
     def _condition_names(self, given: list[str] | None) -> list[str]:
+        given = None if given is None else [clean_name(name) for name in given]
         if self.dataset == "files":
-            return list(given or [])
-        names = list(CONDITIONS[self.dataset]) if given is None else list(given)
+            return given or []
+        names = list(CONDITIONS[self.dataset]) if given is None else given
         unknown = [name for name in names if name not in CONDITIONS[self.dataset]]
         if unknown:
             there = ", ".join(CONDITIONS[self.dataset]) or "none"
@@ -194,6 +205,7 @@ class AudioData(SuiteDataModule):
         Raises:
             DataError: another value, with those that are allowed.
         """
+        recordings = [self._as_trained(each) for each in recordings]
         for name, allowed in self.assets["conditions"].items():
             there = {each.conditions[name] for each in recordings}
             others = sorted(there - set(allowed), key=_natural)
@@ -207,6 +219,15 @@ class AudioData(SuiteDataModule):
                 shown = ", ".join(absent[:8]) + (f" and {len(absent) - 8} more" if len(absent) > 8 else "")
                 notice(f"data: the {split} split has no file of {name} {shown}: no figure of its own")
         return recordings
+
+    def _as_trained(self, recording: Recording) -> Recording:
+        """With values as the model has them: those of older checkpoints are not in their clean form."""
+        spelt = {
+            name: {clean_name(value): value for value in reversed(allowed)} | {value: value for value in allowed}
+            for name, allowed in self.assets["conditions"].items()
+        }
+        found = {name: spelt.get(name, {}).get(value, value) for name, value in recording.conditions.items()}
+        return recording._replace(conditions=found)
 
     def items(self, split: str) -> list[Recording]:
         """The recordings of a split, or of all.
@@ -284,7 +305,7 @@ def pairs_of(flag: str, given: Sequence[str]) -> dict[str, str]:
         if not equals or not name or not value or name in found:
             raise UsageError(f"{flag} {text}: allowed are NAME=VALUE, each name once")
         found[name] = value
-    return found
+    return {clean_name(name): clean_name(value) for name, value in found.items()}
 
 
 def _natural(value: str) -> tuple[int, int, str]:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from suite.fonts import cover
+
 
 def waves_figure(names: Sequence[str], waves: Sequence[Tensor], *, rate: int) -> Figure:
     """Each wave ``(T,)`` and its spectrogram side by side, a row each."""
@@ -22,4 +24,4 @@ def waves_figure(names: Sequence[str], waves: Sequence[Tensor], *, rate: int) ->
         right.set(xlim=(0, seconds), ylim=(0, rate / 2))
         for axis in (left, right):
             axis.tick_params(labelsize=6)
-    return figure
+    return cover(figure)

@@ -1,28 +1,28 @@
-"""Audio files as clips: any stretch of samples by seeking, mono, at one rate, checked."""
+"""Audio files as clips: any stretch of samples, mono, at one rate, checked."""
 
-import difflib
 import math
 import os
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy
 import soundfile
 import torch
-from numpy.typing import NDArray
 from torchaudio.functional import resample
 
+from domains.audio.decoding import Samples, decode_blocks, read_mono
+from domains.audio.layout import DECODER_ERRORS, ENDINGS, look_at, reason_of
+from domains.audio.levels import Levels, Meter
+from domains.audio.parts import Layout, layout_from_json
+from domains.audio.remembered import key_of, recall
+from suite.cache import file_state
 from suite.errors import DataError
 
-ENDINGS = (".wav", ".flac", ".ogg", ".mp3")
-_FILTER_WIDTH = 6  # zero crossings on each side, as torchaudio has it by default
-_LOSSY, _KEPT = ("OGG", "MP3"), 8  # formats of which whole files are decoded, and how many are kept
-_PART = 2**20  # samples that are read at a time where a file is read only to see whether it can be
-_UNKNOWN = (0, 0xFFFFFFFF)  # what writers to a pipe leave in a header
+__all__ = ["ENDINGS", "ArrayClip", "Clip", "FileClip", "Samples", "open_clip", "open_clips", "write_header"]
 
-Samples = NDArray[numpy.float32]
+_FILTER_WIDTH = 6  # zero crossings on each side, as torchaudio has it by default
+_LARGEST_FILTER = 2**25  # numbers in the filters of a resampling; rates with a common divisor need few
 
 
 class Clip(Protocol):
@@ -49,16 +49,46 @@ class ArrayClip:
 class FileClip:
     """A file, mixed down to mono and resampled to ``rate`` hertz.
 
+    Args:
+        path: of the file.
+        rate: hertz.
+        known: what ``found`` gave of the same state of the file.
+
     Raises:
-        DataError: a file that is missing, empty, no audio, or shorter than its header says.
+        DataError: a file that is missing, empty, no audio, damaged, or of another size than its header says.
     """
 
-    def __init__(self, path: Path, *, rate: int) -> None:
+    def __init__(self, path: Path, *, rate: int, known: Mapping[str, Any] | None = None) -> None:
         self.path, self.name, self.rate = path, str(path), rate
-        self.own_rate, self.own_frames, self.seeks, self.sound = _look_at(path)
+        self.state = _state_of(path)
+        self.layout: Layout = layout_from_json(known["layout"]) if known else look_at(path)
+        self.levels: Levels | None = Levels(*known["levels"]) if known else None
+        self.own_rate, self.own_frames = self.layout.rate, self.layout.frames
         divisor = math.gcd(self.own_rate, rate)
         self.old, self.new = self.own_rate // divisor, rate // divisor
+        if self.old != self.new and self.new * (self.old + 12 * max(1, self.old // self.new)) > _LARGEST_FILTER:
+            raise DataError(
+                f"{path}: its sample rate, {self.own_rate} Hz, has too little in common with {rate} Hz to be "
+                "resampled: convert it to a usual rate"
+            )
         self.frames = -(-self.own_frames * self.new // self.old)
+
+    @property
+    def is_vouched(self) -> bool:
+        """Whether nothing can be wrong with samples that are not read: mono, whole numbers, all there."""
+        return self.layout.vouched and self.layout.channels == 1
+
+    def found(self) -> dict[str, Any]:
+        """What ``check`` found, as plain values."""
+        assert self.levels is not None, "not checked"
+        return {"layout": self.layout.to_json(), "levels": list(self.levels)}
+
+    def take(self, known: Mapping[str, Any]) -> bool:
+        """Take what was found before of the same state of the file; whether it is about the same samples."""
+        same = layout_from_json(known["layout"]) == self.layout
+        if same:
+            self.levels = Levels(*known["levels"])
+        return same
 
     def read(self, start: int, stop: int) -> Samples:
         """As ``Clip.read``; where rates differ, only the samples that the filter reaches are read.
@@ -81,102 +111,93 @@ class FileClip:
         return numpy.ascontiguousarray(part)
 
     def check(self) -> None:
-        """Decode all samples, where the header and the size do not vouch for them.
+        """Decode all samples once, and measure them.
 
         Raises:
-            DataError: as ``read``.
+            DataError: as ``read``; samples that look like integers.
         """
-        if self.sound:
-            return
-        for start in range(0, self.own_frames, _PART):
-            self._decode(start, min(start + _PART, self.own_frames))
+        meter, place = Meter(floating=self.layout.kind == "float"), 0
+        try:
+            for block in decode_blocks(self.path, self.layout):
+                mono = block.mean(axis=1)
+                self._check_finite(mono, place)
+                meter.add(block, mono)
+                place += len(block)
+        except DECODER_ERRORS as error:
+            raise self._undecodable(place, self.own_frames, error) from None
+        if place != self.own_frames:
+            raise self._other_length(place)
+        levels = meter.read()
+        if levels.looks_integer:
+            raise DataError(
+                f"{self.path}: {meter.loud:,} samples of floating point are above 1, the largest is {levels.peak:g}: "
+                "integer range? Divide them by 32768 (16 bits) or write them as integers"
+            )
+        self.levels = levels
 
     def _decode(self, start: int, stop: int) -> Samples:
         try:
-            mono = _mono(self.path, start, stop) if self.seeks else _whole(self.path)[start:stop]
-        except (soundfile.SoundFileError, OSError, RuntimeError) as error:
-            reason = _reason(error) if os.path.isfile(self.path) else "the file is gone"
-            raise DataError(f"{self.path}: samples {start} to {stop} cannot be decoded ({reason})") from None
+            if not self.layout.is_plain and (state := file_state(self.path)) != self.state:
+                self._look_again(state)
+            mono = read_mono(self.path, self.layout, start, stop, state=self.state)
+        except DECODER_ERRORS as error:
+            raise self._undecodable(start, stop, error) from None
         if len(mono) != stop - start:
-            raise DataError(
-                f"{self.path}: ends after {start + len(mono)} samples, its header says {self.own_frames}: "
-                "it is cut short; fetch it again or leave it out"
-            )
+            raise self._other_length(start + len(mono))
+        self._check_finite(mono, start)
+        return mono
+
+    def _look_again(self, state: list[int]) -> None:
+        """Byte ranges of a file that was exchanged in the meantime say nothing about it."""
+        layout = look_at(self.path)
+        if (layout.rate, layout.frames) != (self.own_rate, self.own_frames):
+            raise DataError(f"{self.path}: was exchanged for another file while it was in use: start again")
+        self.layout, self.state = layout, state
+
+    def _check_finite(self, mono: Samples, start: int) -> None:
         if not numpy.isfinite(mono).all():
             place = start + int(numpy.flatnonzero(~numpy.isfinite(mono))[0])
             raise DataError(f"{self.path}: sample {place} is not a finite number: repair the file or leave it out")
-        return mono
 
+    def _undecodable(self, start: int, stop: int, error: Exception) -> DataError:
+        reason = reason_of(error) if os.path.isfile(self.path) else "the file is gone"
+        return DataError(f"{self.path}: samples {start} to {stop} cannot be decoded ({reason})")
 
-def _mono(path: Path, start: int, stop: int) -> Samples:
-    with soundfile.SoundFile(path) as file:
-        file.seek(start)
-        return file.read(stop - start, dtype="float32", always_2d=True).mean(axis=1)
-
-
-@lru_cache(maxsize=_KEPT)
-def _whole(path: Path) -> Samples:
-    """Seeking in a lossy format lands near the place that was asked for, not on it: such a file is decoded whole."""
-    with soundfile.SoundFile(path) as file:
-        return file.read(dtype="float32", always_2d=True).mean(axis=1)
+    def _other_length(self, found: int) -> DataError:
+        if found > self.own_frames:
+            return DataError(f"{self.path}: has {found} samples, its header says {self.own_frames}: convert it again")
+        return DataError(
+            f"{self.path}: ends after {found} samples, its header says {self.own_frames}: it is cut short; fetch it "
+            "again or leave it out"
+        )
 
 
 def open_clips(paths: Sequence[Path], *, rate: int) -> tuple[list[FileClip], list[str]]:
     """Every file as a clip, and what is wrong with those that cannot be one."""
+    known = recall()
     clips, problems = [], []
     for path in paths:
         try:
-            clips.append(FileClip(path, rate=rate))
+            clips.append(FileClip(path, rate=rate, known=known.get(key_of(path))))
         except DataError as error:
             problems.append(str(error))
     return clips, problems
 
 
-def _look_at(path: Path) -> tuple[int, int, bool, bool]:
-    """Rate, number of frames, whether samples can be sought, and whether they are whole numbers that are all there."""
-    try:
-        return _facts(path)
-    except OSError as error:  # no right to, a name that is too long, gone a moment ago
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+def open_clip(path: Path, *, rate: int) -> FileClip:
+    """A file as a clip.
 
-
-def _facts(path: Path) -> tuple[int, int, bool, bool]:
-    if not os.path.isfile(path):  # and not path.is_file(), which raises for a name that is too long
-        near = difflib.get_close_matches(path.name, [e.name for e in path.parent.glob("*")], n=1)
-        raise DataError(f"{path}: no such file" + (f"; near it is {near[0]}" if near else ""))
-    if os.path.getsize(path) == 0:
-        raise DataError(f"{path}: the file is empty")
-    try:
-        found = soundfile.info(path)
-    except (soundfile.SoundFileError, OSError, RuntimeError) as error:
-        raise DataError(f"{path}: not audio that can be read ({_reason(error)}); allowed: {_shown()}") from None
-    missing = _missing_bytes(path)
-    if missing:
-        raise DataError(f"{path}: {missing} bytes shorter than its header says: it is cut short; fetch it again")
-    if found.frames < 1:
-        raise DataError(f"{path}: no samples in it")
-    sound = found.format in ("WAV", "WAVEX") and found.subtype.startswith(("PCM", "ULAW", "ALAW"))
-    return int(found.samplerate), int(found.frames), found.format not in _LOSSY, sound
-
-
-def _missing_bytes(path: Path) -> int:
-    """How many bytes of samples a RIFF WAVE file's header announces that are not there; 0 for other files.
-
-    The library behind soundfile reads a cut file to its end and says nothing.
+    Raises:
+        DataError: as ``FileClip``.
     """
-    with path.open("rb") as file:
-        head = file.read(12)
-        if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
-            return 0
-        size, place = path.stat().st_size, 12
-        while place + 8 <= size:
-            file.seek(place)
-            chunk = file.read(8)
-            length = int.from_bytes(chunk[4:], "little")
-            if chunk[:4] == b"data":
-                return 0 if length in _UNKNOWN else max(0, place + 8 + length - size)
-            place += 8 + length + length % 2
-    return 0
+    return FileClip(path, rate=rate, known=recall().get(key_of(path)))
+
+
+def _state_of(path: Path) -> list[int]:
+    try:
+        return file_state(path)
+    except OSError:
+        return []  # what reads it says so
 
 
 def write_header(path: Path, *, rate: int) -> soundfile.SoundFile:
@@ -188,12 +209,4 @@ def write_header(path: Path, *, rate: int) -> soundfile.SoundFile:
     try:
         return soundfile.SoundFile(path, "w", samplerate=rate, channels=1, subtype="PCM_16", format="WAV")
     except (soundfile.SoundFileError, OSError) as error:
-        raise DataError(f"{path}: cannot be written ({_reason(error)}): choose another --output") from None
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(getattr(error, "error_string", error)).split())
-
-
-def _shown() -> str:
-    return ", ".join(ending.removeprefix(".") for ending in ENDINGS)
+        raise DataError(f"{path}: cannot be written ({reason_of(error)}): choose another --output") from None

@@ -12,12 +12,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from domains.audio.engines import Stepper, make_engine
-from domains.audio.files import Clip, FileClip, write_header
+from domains.audio.files import Clip, open_clip, write_header
 from domains.audio.mel import MelConfig, mel_frames
 from domains.audio.network import WaveNet
 from domains.audio.requests import Request
 from suite.console import is_first_process
-from suite.errors import DataError
+from suite.errors import DataError, SuiteError
 from suite.mu_law import mu_law_decode, mu_law_encode
 
 _PART = 2048  # steps from one write to the next
@@ -26,7 +26,46 @@ _PART = 2048  # steps from one write to the next
 def generate_files(
     network: WaveNet, assets: dict[str, Any], requests: Sequence[Request], *, device: torch.device
 ) -> list[dict[str, Any]]:
-    """Write the file of each request; they are of one command line and differ in conditions and draws.
+    """Write the file of each request: those that go on from the same recording at the same time.
+
+    A request that cannot be met gives a result with an ``error`` if it is isolated.
+
+    Raises:
+        DataError: a file that cannot be read or written, of requests that are not isolated.
+    """
+    groups: dict[Any, list[Request]] = {}
+    problems = {request.number: request.problem for request in requests if request.problem}
+    for request in requests:
+        if request.number not in problems:
+            groups.setdefault((request.prime, request.mel_from), []).append(request)
+    for group in groups.values():
+        try:
+            problems |= _generate_group(network, assets, group, device=device)
+        except SuiteError as error:
+            if not group[0].isolated:
+                raise
+            problems |= {request.number: str(error) for request in group}
+    return [_result(request, problems.get(request.number), rate=assets["sample_rate"]) for request in requests]
+
+
+def _result(request: Request, problem: str | None, *, rate: int) -> dict[str, Any]:
+    source = {name: str(getattr(request, name)) for name in ("prime", "mel_from") if getattr(request, name)}
+    found = {"index": request.number, "file": str(request.path)}
+    if problem:
+        return {**found, **source, "error": problem}
+    return {
+        **found,
+        "seconds": request.steps / rate,
+        "conditions": request.conditions,
+        "seed": request.seed,
+        **source,
+    }
+
+
+def _generate_group(
+    network: WaveNet, assets: dict[str, Any], requests: Sequence[Request], *, device: torch.device
+) -> dict[int, str]:
+    """Write the files of requests that differ in length, conditions and draws; why some isolated ones are not there.
 
     Raises:
         DataError: a file that cannot be read or written.
@@ -37,10 +76,10 @@ def generate_files(
     conditions = torch.tensor(rows, dtype=torch.long, device=device).view(len(requests), -1)
     engine = make_engine(network, conditions, kind=first.engine)
     if first.prime is not None:
-        _prime(engine, FileClip(first.prime, rate=rate), network, streams=len(requests), classes=assets["classes"])
-    source = None if first.mel_from is None else FileClip(first.mel_from, rate=rate)
-    sources = [numpy.random.Generator(numpy.random.PCG64(request.seed)) for request in requests]
-    steps = max(request.steps for request in requests)
+        _prime(engine, open_clip(first.prime, rate=rate), network, streams=len(requests), classes=assets["classes"])
+    source = None if first.mel_from is None else open_clip(first.mel_from, rate=rate)
+    sources = [numpy.random.Generator(numpy.random.PCG64(request.draws)) for request in requests]
+    steps, problems = max(request.steps for request in requests), dict[int, str]()
     with contextlib.ExitStack() as stack:
         # Under another name until they are whole: an error leaves what was there before.
         parts = [request.path.with_name(f".{request.path.name}.part") for request in requests]
@@ -56,16 +95,13 @@ def generate_files(
                 _write(file, waves[: max(0, request.steps - begin), number], request.path)
         for file, part, request in zip(files, parts, requests, strict=True):
             file.close()
-            _rename(part, request.path)
-    return [
-        {
-            "index": request.number,
-            "file": str(request.path),
-            "seconds": request.steps / rate,
-            "conditions": request.conditions,
-        }
-        for request in requests
-    ]
+            try:
+                _rename(part, request.path)
+            except DataError as error:
+                if not request.isolated:
+                    raise
+                problems[request.number] = str(error)
+    return problems
 
 
 def generate_waves(network: WaveNet, conditions: Tensor, local: Tensor | None, *, steps: int, seed: int) -> Tensor:

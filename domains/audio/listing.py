@@ -1,5 +1,6 @@
 """Which files there are, with their conditions, groups and splits: folders, tables, and two public sets."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -8,9 +9,10 @@ from typing import NamedTuple
 
 from domains.audio.files import ENDINGS
 from domains.audio.remotes import REMOTES
-from suite.console import notice
-from suite.errors import DataError, UsageError
-from suite.folders import is_hidden, split_folders
+from suite.console import notice, one_line
+from suite.errors import DataError, UsageError, gather
+from suite.folders import files_below, split_folders
+from suite.labels import clean_name
 from suite.listing import ListingColumns, read_entries
 from suite.sources import data_folder
 
@@ -85,27 +87,88 @@ def list_items(source: str, *, conditions: Sequence[str], path_column: str, list
     """The files of a folder, or of a table, in which paths count from its own folder.
 
     In a folder, the condition ``folder`` is the name of a file's own folder, and folders ``train``, ``val`` and
-    ``test`` at the top are splits.
+    ``test`` at the top are splits. Values of conditions are compared by ``clean_name``. A file that is listed several
+    times is used once.
 
     Raises:
         UsageError: a condition or a column that a folder does not have.
-        DataError: a folder without audio, or a table that cannot be read.
+        DataError: a folder without audio, a table that cannot be read, or a file with two values of a condition.
     """
     path = Path(source).expanduser()
     if path.is_dir():
         listing.refuse_for(path)
         return _list_folder(path, conditions)
-    columns = [path_column, *conditions]
+    columns, finder = [path_column, *conditions], _Finder()
     flags = {**dict.fromkeys(conditions, "--data.conditions"), path_column: "--data.path_column"}
-    return [
-        Item(
-            path.parent / Path(entry.values[0]).expanduser(),
-            dict(zip(conditions, entry.values[1:], strict=True)),
-            entry.group,
-            entry.split,
-        )
-        for entry in read_entries(path, columns=columns, listing=listing, filled=columns, names=conditions, flags=flags)
-    ]
+    placed = []
+    for entry in read_entries(path, columns=columns, listing=listing, filled=columns, names=conditions, flags=flags):
+        file = finder.find(path.parent / Path(entry.values[0]).expanduser())
+        known = dict(zip(conditions, entry.values[1:], strict=True))
+        placed.append((f"row {entry.row}", Item(file, known, entry.group, entry.split)))
+    return _use_once(path, placed)
+
+
+class _Finder:
+    """Finds files whose names differ from those in a table only in their Unicode form: systems change it."""
+
+    def __init__(self) -> None:
+        self._names: dict[Path, dict[str, list[str]]] = {}
+
+    def find(self, path: Path) -> Path:
+        """The file that is there, or ``path`` if none is."""
+        if os.path.lexists(path):
+            return path
+        place = Path(path.anchor)
+        for part in path.parts[1 if path.anchor else 0 :]:
+            exact = place / part
+            found = [part] if os.path.lexists(exact) else self._listed(place).get(clean_name(part), [])
+            if len(found) != 1:
+                return path
+            place = place / found[0]
+        return place
+
+    def _listed(self, folder: Path) -> dict[str, list[str]]:
+        if folder not in self._names:
+            names: dict[str, list[str]] = {}
+            try:
+                for name in os.listdir(folder):
+                    names.setdefault(clean_name(name), []).append(name)
+            except OSError:
+                pass  # what reads the file says so
+            self._names[folder] = names
+        return self._names[folder]
+
+
+def _use_once(source: Path, placed: Sequence[tuple[str, Item]]) -> list[Item]:
+    """The items without those whose file, links resolved, an earlier one has; each comes with its place in ``source``.
+
+    Raises:
+        DataError: a file with two values of a condition, in two groups or in two splits.
+    """
+    seen: dict[str, tuple[str, Item]] = {}
+    problems, again = [], 0
+    for place, item in placed:
+        other_place, other = seen.setdefault(os.path.realpath(item.path), (place, item))
+        if other is item:
+            continue
+        again += 1
+        if other[1:] != item[1:]:
+            problems.append(
+                one_line(
+                    f"{source}: {other_place} and {place} are one file, {item.path}, with {_shown(other)} and "
+                    f"{_shown(item)}: keep one of them"
+                )
+            )
+    gather(problems)
+    if again:
+        notice(f"data: {source}: entries that repeat the file of an earlier one: {again:,}; each file is used once")
+    return [item for _, item in seen.values()]
+
+
+def _shown(item: Item) -> str:
+    words = [f"{name}={value}" for name, value in item.conditions.items()]
+    words += [f"{name} {value}" for name, value in (("group", item.group), ("split", item.split)) if value]
+    return " ".join(words) or "no values"
 
 
 def _list_folder(root: Path, conditions: Sequence[str]) -> list[Item]:
@@ -115,25 +178,26 @@ def _list_folder(root: Path, conditions: Sequence[str]) -> list[Item]:
             f"data.conditions {', '.join(unknown)}: a folder has only the condition folder; give a manifest (a table "
             "with a column for each)"
         )
-    items, others = [], []
+    placed, others = [], []
     folders = split_folders(root)
     loose = [path for path in sorted(root.iterdir()) if path.suffix.lower() in ENDINGS and None not in folders]
     if loose:
         raise DataError(f"{root}: beside {', '.join(map(str, folders))} there is {loose[0].name}: move it into one")
     for split, folder in folders.items():
-        for path in sorted(path for path in folder.rglob("*") if path.is_file() and not is_hidden(path, folder)):
+        for path in files_below(folder):
             if path.suffix.lower() in ENDINGS:
-                items.append(Item(path, {"folder": path.parent.name} if conditions else {}, split=split))
+                known = {"folder": clean_name(path.parent.name)} if conditions else {}
+                placed.append((str(path.relative_to(root)), Item(path, known, split=split)))
             else:
                 others.append(path)
-    if not items:
+    if not placed:
         raise DataError(f"{root}: no files {', '.join(ENDINGS)} in it or below")
     if others:
         notice(
             f"data: {root}: {len(others)} file(s) end in something else than {', '.join(ENDINGS)} and are left out "
             f"(first {others[0]})"
         )
-    return items
+    return _use_once(root, placed)
 
 
 def check_choice(items: Sequence[Item], wanted: Iterable[tuple[str, str]]) -> None:

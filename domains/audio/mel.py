@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cache
+from typing import ClassVar
 
 import numpy
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from torchaudio.transforms import MelSpectrogram
 
 from domains.audio.files import Clip
+from suite.effects import Declared, above
 from suite.errors import UsageError
 
 MARGIN = 2  # frames on each side that the learned upsampling looks at
@@ -24,6 +26,8 @@ class MelConfig:
         hop: Samples from frame to frame; what upsampling multiplies to, so best a power of two.
         window: Samples in a frame.
     """
+
+    only_with: ClassVar[Declared] = dict.fromkeys(("hop", "window"), above("bands", 0))
 
     bands: int = 0
     hop: int = 64

@@ -14,9 +14,11 @@ from domains.audio.data import WaveBatch
 from domains.audio.figures import waves_figure
 from domains.audio.files import write_header
 from domains.audio.generate import generate_files, generate_waves
+from domains.audio.listing import CONDITIONS
 from domains.audio.network import NetworkConfig, WaveNet
 from domains.audio.requests import GenerationBatch
-from suite.console import notice
+from suite.console import notice, one_line
+from suite.effects import Declared, Needs, above
 from suite.losses import linear_cross_entropy
 from suite.metrics import WeightedMean
 from suite.module import StepOutput, SuiteModule
@@ -50,6 +52,14 @@ class WaveformModule(SuiteModule):
 
     monitor: ClassVar[str] = "val/bits"
     unit: ClassVar[str] = "samples"
+    only_with: ClassVar[Declared] = {
+        "condition_size": Needs(
+            ("data.dataset", "data.conditions"),
+            lambda dataset, names: bool(CONDITIONS.get(dataset) if names is None else names),
+            "name conditions in {1}",
+        ),
+        "local_channels": above("data.mel.bands", 0),
+    }
 
     def __init__(
         self,
@@ -153,11 +163,14 @@ class WaveformModule(SuiteModule):
 
     @staticmethod
     def lines(result: dict[str, Any]) -> list[str]:
-        """A result as text: the file, and its conditions or bits."""
+        """A result as text with tabs: the file, its conditions, and its seed or bits; or ``error`` and the reason."""
+        if "error" in result:
+            return ["\t".join(map(one_line, (result["file"], "error", result["error"])))]
         words = [f"{name}={value}" for name, value in result["conditions"].items()]
+        words += [f"{name}={result[name]}" for name in ("prime", "mel_from", "seed") if name in result]
         if "bits" in result:
             words.append(f"{result['bits']:.4f} bits")
-        return ["\t".join([result["file"], *words])]
+        return ["\t".join(map(one_line, (result["file"], *words)))]
 
     @torch.no_grad()
     def sample_table(self, batch: WaveBatch) -> tuple[Sequence[str], list[list[Any]]]:

@@ -97,7 +97,7 @@ def file_recordings(
     read: Callable[[str], list[Item]], *, own: Sequence[str], division: Division, name: str, choice: Choice, rate: int
 ) -> Recordings:
     """Files at ``rate`` hertz; see ``Splits`` for the rest."""
-    parts = Splits(read, own=own, division=division, name=name, key=lambda item: os.path.normpath(item.path))
+    parts = Splits(read, own=own, division=division, name=name, key=lambda item: os.path.realpath(item.path))
     return Recordings(parts, lambda items: open_clips([item.path for item in items], rate=rate), choice=choice)
 
 

@@ -14,6 +14,7 @@ from domains.text.tokens import VocabularyConfig, encode_texts
 from suite.classification import NO_LABEL, count_labels, encode_labels, label_assets
 from suite.console import notice, notice_once
 from suite.data import SuiteDataModule
+from suite.effects import NEW_ASSETS, Declared, a_table, held_out_share, is_set, one_of
 from suite.errors import UsageError
 from suite.flat import FlatSequences
 from suite.listing import ListingColumns
@@ -97,6 +98,15 @@ class TextData(SuiteDataModule):
     trained_settings: ClassVar[frozenset[str]] = frozenset(
         {"held_out", "folds", "fold", "vocabulary", "vocabulary_texts", "vectors", "max_length", "sample_size"}
     )
+
+    only_with: ClassVar[Declared] = {
+        **dict.fromkeys(("text_columns", "label_column", "group_column", "split_column"), a_table(is_table)),
+        "held_out": held_out_share("sample", "sst2"),
+        "fold": is_set("folds"),
+        "sample_size": one_of("dataset", "sample"),
+        "vocabulary": NEW_ASSETS,
+        "vocabulary_texts": NEW_ASSETS,
+    }
 
     def __init__(
         self,

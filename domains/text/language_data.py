@@ -12,6 +12,7 @@ from domains.text import corpora, sample
 from domains.text.tokens import VocabularyConfig, encode_texts
 from suite.console import notice_once
 from suite.data import Examples
+from suite.effects import NEW_ASSETS, Declared, a_table, held_out_share, is_set, one_of
 from suite.errors import DataError, UsageError
 from suite.flat import FlatSequences, Ids, pad_ids
 from suite.folds import fold_parts, hold_out_parts
@@ -104,6 +105,14 @@ class LanguageData(StreamDataModule):
     """
 
     trained_settings: ClassVar[frozenset[str]] = frozenset({"held_out", "folds", "fold", "vocabulary", "sample_size"})
+
+    only_with: ClassVar[Declared] = {
+        "text_column": a_table(is_table),
+        "held_out": held_out_share("sample"),
+        "fold": is_set("folds"),
+        "sample_size": one_of("dataset", "sample"),
+        **dict.fromkeys(("vocabulary.size", "vocabulary.lowercase", "vocabulary.min_frequency"), NEW_ASSETS),
+    }
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ from domains.translation import sample
 from domains.translation.remotes import REMOTES
 from suite.console import notice
 from suite.data import SuiteDataModule
+from suite.effects import NEW_ASSETS, Declared, a_table, held_out_share, one_of
 from suite.errors import DataError, UsageError
 from suite.folds import hold_out_parts
 from suite.sequence import pad_sequences
@@ -117,6 +118,14 @@ class TranslationData(SuiteDataModule):
     trained_settings: ClassVar[frozenset[str]] = frozenset(
         {"source_language", "target_language", "held_out", "vocabulary", "max_length", "sample_size"}
     )
+
+    only_with: ClassVar[Declared] = {
+        **dict.fromkeys(("source_language", "target_language"), one_of("dataset", "sample", "multi30k")),
+        "columns": a_table(is_table),
+        "held_out": held_out_share("sample", "multi30k"),
+        "sample_size": one_of("dataset", "sample"),
+        "vocabulary": NEW_ASSETS,
+    }
 
     def __init__(
         self,

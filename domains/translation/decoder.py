@@ -6,18 +6,19 @@ Nothing that a later step needs depends on an attention result below it, so ther
 """
 
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from suite.attention import Memory
 from suite.dropout import Dropout
+from suite.effects import Declared, Needs, one_of
 from suite.errors import UsageError
-from suite.recurrent import CellName, RecurrentEncoder, RecurrentOptions, State
+from suite.recurrent import CELLS_WITH, CellName, RecurrentEncoder, RecurrentOptions, State
 
 
-@dataclass
+@dataclass(frozen=True)
 class DecoderConfig:
     """The recurrent decoder.
 
@@ -27,6 +28,15 @@ class DecoderConfig:
         num_layers: Recurrent layers; attention stands after the first.
         options: What else can be chosen around the cell; not residual, initial_state or penalties.
     """
+
+    only_with: ClassVar[Declared] = {
+        **{f"options.{name}": one_of("cell", *cells) for name, cells in CELLS_WITH.items()},
+        "options.variational": Needs(  # dropout between the layers above attention needs two of them
+            ("num_layers", "model.dropout", "options.input_dropout", "options.output_dropout"),
+            lambda layers, dropout, first, last: bool(first or last or (layers > 2 and dropout)),
+            "set {2} or {3} above 0",
+        ),
+    }
 
     cell: CellName = "lstm"
     hidden_size: int = 256

@@ -14,6 +14,7 @@ from domains.translation.decoder import BridgeKind, DecoderConfig
 from domains.translation.network import NetworkConfig, TieKind, Translator
 from suite.attention import AttentionKind
 from suite.decoding import Hypotheses, beam_search
+from suite.effects import Declared, Needs, one_of
 from suite.errors import UsageError
 from suite.figures import attention_figure
 from suite.losses import linear_cross_entropy
@@ -37,6 +38,14 @@ class DecodingConfig:
         max_length: Longest translation, in tokens.
         max_ratio: Longest translation, as a multiple of the source's tokens, and ten more.
     """
+
+    only_with: ClassVar[Declared] = {
+        "length_penalty": Needs(  # of one beam it changes the score that JSON lines hold
+            ("beam_size", "format", "output"),
+            lambda beams, form, output: beams > 1 or form == "jsonl" or output is not None,
+            "set {0} above 1",
+        )
+    }
 
     beam_size: int = 5
     n_best: int = 1
@@ -83,6 +92,7 @@ class TranslationModule(SuiteModule):
     monitor: ClassVar[str] = "val/bleu"
     monitor_mode: ClassVar[Literal["min", "max"]] = "max"
     unit: ClassVar[str] = "tokens"
+    only_with: ClassVar[Declared] = {"num_heads": one_of("attention", "multihead")}
 
     def __init__(
         self,

@@ -18,7 +18,7 @@ from suite.vocabulary import PAD
 TieKind = Literal["none", "output", "all"]
 
 
-@dataclass
+@dataclass(frozen=True)
 class NetworkConfig:
     """Everything that decides the translator's shape; see ``TranslationModule`` for the meaning of each."""
 

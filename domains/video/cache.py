@@ -1,4 +1,4 @@
-"""Decoded frames in memory-mapped files, one a video, keyed by the file (path, size, time of change) and settings.
+"""Decoded frames in memory-mapped files, one a video, keyed by the file (path and state) and settings.
 
 Files are written beside their final place and renamed: several processes may fill one cache, and one that is stopped
 leaves nothing half. A cache may be deleted at any time.
@@ -17,10 +17,10 @@ from typing import Any, BinaryIO
 import numpy
 from numpy.typing import NDArray
 
-from suite.cache import cache_folder
+from suite.cache import cache_folder, file_state
 from suite.errors import SuiteError
 
-_FORMAT = 2
+_FORMAT = 3
 HEADER = 128  # bytes of numpy's header before the first frame
 _TIME = 8  # bytes of a frame's time, float64
 _WAITING = 2**20  # bytes of frames that are written at a time
@@ -47,22 +47,46 @@ def _refusal(path: Path, error: OSError) -> str:
 def file_key(path: Path, settings: dict[str, Any]) -> str:
     """Another name for another file, another content or other settings; for a file that is not there, one too."""
     try:
-        stat = path.stat()
-        state = [stat.st_size, stat.st_mtime_ns]
+        state = file_state(path)
     except OSError:
         state = []
     parts = [_FORMAT, os.path.abspath(path), *state, settings]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def save_array(path: Path, array: NDArray[Any]) -> None:
-    """Write ``array`` so that ``path`` is there whole or not at all.
+class PictureWriter:
+    """Pictures on their way into a cache file, in any order; those that are not written are zeros."""
+
+    def __init__(self, file: BinaryIO, *, count: int, size: int) -> None:
+        self._file, self._bytes, self._count = file, size * size * 3, count
+        _write_header(file, count=count, size=size)
+        file.truncate(HEADER + count * self._bytes)
+
+    def write(self, index: int, pixels: NDArray[numpy.uint8]) -> None:
+        """Copy pixels ``(S, S, 3)`` to their place."""
+        assert pixels.nbytes == self._bytes
+        assert 0 <= index < self._count
+        self._file.seek(HEADER + index * self._bytes)
+        self._file.write(numpy.ascontiguousarray(pixels).data)
+
+
+@contextmanager
+def picture_file(path: Path, *, count: int, size: int) -> Iterator[PictureWriter]:
+    """Takes ``count`` pictures for ``path``, which is there afterwards, whole; not after an error.
 
     Raises:
         SuiteError: the folder cannot be written or the disk is full.
     """
     with _written(path) as file:
-        numpy.save(file, array, allow_pickle=False)
+        yield PictureWriter(file, count=count, size=size)
+
+
+def _write_header(file: BinaryIO, *, count: int, size: int) -> None:
+    """numpy's header of an array ``(count, size, size, 3)`` uint8, at the beginning of ``file``."""
+    file.seek(0)
+    layout = {"descr": "|u1", "fortran_order": False, "shape": (count, size, size, 3)}
+    numpy.lib.format.write_array_header_1_0(file, layout)
+    assert file.tell() == HEADER
 
 
 def open_array(path: Path) -> NDArray[Any] | None:
@@ -101,6 +125,24 @@ def open_frames(path: Path, *, count: int, size: int) -> NDArray[numpy.uint8] | 
     return numpy.frombuffer(mapped, numpy.uint8, count * size * size * 3, HEADER).reshape(count, size, size, 3)
 
 
+def read_frames(path: Path, indices: NDArray[numpy.int64], *, size: int) -> NDArray[numpy.uint8]:
+    """Copies ``(N, S, S, 3)`` of the frames at ``indices`` of a cache file.
+
+    For long videos: pages of a memory map would count as memory of the process.
+
+    Raises:
+        OSError: it is not there or not whole.
+    """
+    frames = numpy.empty((len(indices), size, size, 3), numpy.uint8)
+    length = size * size * 3
+    with path.open("rb", buffering=0) as file:
+        for index, frame in zip(indices.tolist(), frames, strict=True):
+            file.seek(HEADER + index * length)
+            if file.readinto(frame.data) != length:
+                raise OSError(f"{path}: cut")
+    return frames
+
+
 class FrameWriter:
     """Frames on their way into a cache file; a long video need not fit into memory."""
 
@@ -123,10 +165,7 @@ class FrameWriter:
         assert len(times) == self._count
         self._file.write(self._waiting[: self._count % len(self._waiting)].data)
         self._file.write(times.data)
-        self._file.seek(0)
-        layout = {"descr": "|u1", "fortran_order": False, "shape": (self._count, self._size, self._size, 3)}
-        numpy.lib.format.write_array_header_1_0(self._file, layout)
-        assert self._file.tell() == HEADER
+        _write_header(self._file, count=self._count, size=self._size)
 
 
 @contextmanager
@@ -144,7 +183,11 @@ def frame_file(path: Path, *, size: int) -> Iterator[FrameWriter]:
 
 
 def save_plain(path: Path, value: Any) -> None:
-    """Write plain data as JSON, as ``save_array`` does it."""
+    """Write plain data as JSON, so that ``path`` is there whole or not at all.
+
+    Raises:
+        SuiteError: the folder cannot be written or the disk is full.
+    """
     with _written(path) as file:
         file.write(json.dumps(value, ensure_ascii=False).encode())
 

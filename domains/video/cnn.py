@@ -6,12 +6,13 @@ pixels are part of it, so that its weights are never used with another normalisa
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
+from suite.effects import Declared, Needs, one_of, only_without_source
 from suite.errors import UsageError
 
 CNNKind = Literal["small", "vgg", "resnet18"]
@@ -19,7 +20,7 @@ NormKind = Literal["batch", "group", "none"]
 _GROUP_CHANNELS = 8  # channels that are normalised together
 
 
-@dataclass
+@dataclass(frozen=True)
 class CNNConfig:
     """The network from a frame to features.
 
@@ -36,6 +37,14 @@ class CNNConfig:
         trained_groups: So many groups of layers are trained, counted from the top; all if not given, 0 freezes all.
         frozen_statistics: Leave the running statistics of batch normalisation as they are, and use them in training.
     """
+
+    only_with: ClassVar[Declared] = {
+        **dict.fromkeys(("width", "stages", "norm"), one_of("kind", "small", "vgg")),
+        "weights": only_without_source("the weights come from --source"),
+        "frozen_statistics": Needs(
+            ("norm", "kind"), lambda norm, kind: norm == "batch" or kind == "resnet18", "set {0} to batch"
+        ),
+    }
 
     kind: CNNKind = "small"
     width: int = 16

@@ -12,18 +12,30 @@ from torch import Tensor
 
 from domains.video import sample
 from domains.video.augmentation import Augmentation, AugmentConfig
-from domains.video.cache import file_key, frame_file, open_frames, read_times
+from domains.video.cache import file_key, frame_file, open_frames, open_plain, read_times, save_plain
 from domains.video.decoding import Fit, decode_into
-from domains.video.files import LabelledFiles
+from domains.video.files import LabelledFiles, Reading
 from domains.video.listing import FileColumns, Item, list_folder, read_manifest
 from domains.video.sampling import Indices, SamplingConfig, clip_length, duration_of, test_clips, train_clip
+from domains.video.stored import StoredClip, StoredClips
 from suite.console import notice
-from suite.errors import DataError, UsageError
+from suite.errors import DataError, SuiteError, UsageError
 from suite.listing import ListingColumns
 from suite.seeding import mix
 from suite.sources import data_folder
 
 Frames = NDArray[numpy.uint8]
+MOST_BYTES = 128 << 20
+"""Bytes of frames in a batch of evaluation above which they are read from the cache in pieces."""
+EXTENSIONS = frozenset(
+    f".{name}"
+    for name in (
+        *("mp4", "m4v", "mov", "mkv", "webm", "avi", "divx", "mpg", "mpeg", "mpe", "m2v", "ts", "mts", "m2ts", "vob"),
+        *("wmv", "asf", "flv", "f4v", "3gp", "3g2", "ogv", "ogg", "mxf", "dv", "y4m", "mjpeg", "mjpg", "rm", "rmvb"),
+        *("nut", "ivf", "obu", "h264", "264", "h265", "265", "hevc", "gif", "apng", "mod", "tod"),
+    )
+)
+"""Extensions of video files."""
 
 
 class Video(NamedTuple):
@@ -46,9 +58,12 @@ class Video(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """A clip: which of ``frames (T, S, S, 3)``. They are copied once, into their batch."""
+    """A clip: which frames of a video, or of ``frames (T, S, S, 3)``. They are copied once, into their batch.
 
-    frames: Frames
+    Clips of evaluation have the ``Video``: they may be longer than memory allows.
+    """
+
+    frames: Video | Frames
     indices: Indices
 
 
@@ -60,7 +75,7 @@ class Clip(NamedTuple):
 
     place: int
     label: int
-    name: str
+    item: Item
     clips: list[Choice]
     problem: str | None
 
@@ -68,23 +83,25 @@ class Clip(NamedTuple):
 class ClipBatch(NamedTuple):
     """A batch of B videos with K clips each.
 
-    ``frames (B * K, T, 3, S, S)`` uint8, video by video, of which the first ``lengths (B * K,)`` frames are valid;
-    ``labels (B,)``; what ``inputs`` are called, and the ``problems`` of those that could not be read.
+    ``frames (B * K, T, 3, S, S)`` uint8, video by video, of which the first ``lengths (B * K,)`` frames are valid; in
+    evaluation ``StoredClips`` if they are many. ``labels (B,)``; what ``inputs`` are called, and in tables to predict
+    their ``row_ids``; and the ``problems`` of those that could not be read.
     """
 
-    frames: Tensor
+    frames: Any
     lengths: Tensor
     labels: Tensor
     indices: list[int]
     inputs: list[str]
     problems: list[str | None]
+    row_ids: Sequence[str | None] = ()
 
 
 class ClipExamples:
     """Videos of one split.
 
     Args:
-        names: what they are called.
+        items: the files.
         videos: each decoded, or the reason why not.
         labels: of each.
         sampling: which frames make a clip.
@@ -93,14 +110,14 @@ class ClipExamples:
 
     def __init__(
         self,
-        names: Sequence[str],
+        items: Sequence[Item],
         videos: Sequence[Video | str],
         labels: Sequence[int],
         *,
         sampling: SamplingConfig,
         augmentation: Augmentation | None,
     ) -> None:
-        self.names, self.videos, self.labels = names, videos, labels
+        self.items, self.videos, self.labels = items, videos, labels
         self.sampling, self.augmentation = sampling, augmentation
         self.lengths: NDArray[numpy.int64] = numpy.array([self._length(video) for video in videos], dtype=numpy.int64)
 
@@ -113,19 +130,19 @@ class ClipExamples:
 
     def fetch(self, index: int, seed: int) -> Clip:
         """One clip chosen and changed by ``seed`` in training; the same clips always in evaluation."""
-        video, name, label = self.videos[index], self.names[index], self.labels[index]
+        video, item, label = self.videos[index], self.items[index], self.labels[index]
         if isinstance(video, str):
-            return Clip(index, label, name, [], video)
-        frames = video.frames()
+            return Clip(index, label, item, [], video)
         if self.augmentation is None:
             chosen = test_clips(video.times, self.sampling)
-            return Clip(index, label, name, [Choice(frames, indices) for indices in chosen], None)
+            return Clip(index, label, item, [Choice(video, indices) for indices in chosen], None)
+        frames = video.frames()
         clip = Choice(frames, train_clip(video.times, self.sampling, seed=mix(seed, "frames")))
         if self.augmentation.steps is not None:
             pixels = torch.from_numpy(frames[clip.indices]).permute(0, 3, 1, 2)
             changed = self.augmentation(pixels, seed=seed).permute(0, 2, 3, 1).numpy()
             clip = Choice(changed, numpy.arange(len(changed)))
-        return Clip(index, label, name, [clip], None)
+        return Clip(index, label, item, [clip], None)
 
 
 class ClipData(LabelledFiles):
@@ -184,7 +201,7 @@ class ClipData(LabelledFiles):
         size: int = 112,
         fit: Fit = "crop",
         stream: int | None = None,
-        max_frames: int = 10_000,
+        max_frames: int = 100_000,
         max_bad: float = 0.1,
         cache: str | None = None,
         sampling: SamplingConfig = SamplingConfig(),
@@ -209,25 +226,32 @@ class ClipData(LabelledFiles):
         self.decoding: dict[str, Any] = {"size": size, "fit": fit, "stream": stream, "max_frames": max_frames}
         self.augmentation = Augmentation(augment, size=size)
 
+    @classmethod
+    def extensions(cls) -> frozenset[str]:
+        return EXTENSIONS
+
     def list_named(self) -> list[Item]:
         if self.dataset == "video_fight":
-            return read_manifest(data_folder("video_fight", files=["clips.csv"]) / "clips.csv")
+            columns = FileColumns(listing=ListingColumns(known=True))
+            return read_manifest(data_folder("video_fight", files=["clips.csv"]) / "clips.csv", columns)
         return list_folder(sample.clips_folder(self.cache_folder, size=self.sample_size, seed=self.seed))
 
-    def read(self, items: Sequence[Item]) -> tuple[list[Video | None], dict[str, str]]:
+    def read(self, items: Sequence[Item]) -> Reading:
         files = [self.cache_folder / "frames" / f"{file_key(item.path, self.decoding)}.npy" for item in items]
-        cached = [self._cached(file) for file in files]
+        cached: list[Video | str | None] = [self._cached(file) for file in files]
         left = [index for index, video in enumerate(cached) if video is None]
         if len(left) > 1:
-            notice(f"data: decoding {len(left):,} of {len(items):,} videos into {self.cache_folder}")
-        problems: dict[str, str] = {}
+            before = " before the first result" if self.predicting else ""
+            notice(f"data: decoding {len(left):,} of {len(items):,} videos into {self.cache_folder}{before}")
         jobs = [(items[index].path, files[index]) for index in left]
         for index, found in zip(left, self._decode_all(jobs), strict=True):
-            if isinstance(found, str):
-                problems[items[index].name] = found
-            else:
-                cached[index] = found
-        return cached, problems
+            cached[index] = found
+        notes = {index: open_plain(_notes_of(file)) for index, file in enumerate(files)}
+        return Reading(
+            [None if isinstance(found, str) else found for found in cached],
+            {index: found for index, found in enumerate(cached) if isinstance(found, str)},
+            {index: found for index, found in notes.items() if found and not isinstance(cached[index], str)},
+        )
 
     def _decode_all(self, jobs: Sequence[tuple[Path, Path]]) -> Iterable[Video | str]:
         if self.num_workers < 2:
@@ -242,18 +266,24 @@ class ClipData(LabelledFiles):
     def _decode(self, job: tuple[Path, Path]) -> Video | str:
         """The video at the first path decoded into the second, or why it cannot be."""
         path, file = job
+        notes: list[str] = []
         try:
             with frame_file(file, size=self.size) as frames:
-                times = decode_into(frames.append, path, **self.decoding)
+                times = decode_into(frames.append, path, **self.decoding, notes=notes)
                 frames.finish(times)
+                if notes:
+                    save_plain(_notes_of(file), notes)
         except DataError as error:
+            return str(error)
+        except SuiteError as error:  # one video that fills the disk must not take the results of the others
+            if not self.predicting:
+                raise
             return str(error)
         return Video(file, times, self.size)
 
     def examples_of(self, items: list[Item], contents: list[Any], labels: list[int], *, training: bool) -> ClipExamples:
         augmentation = self.augmentation if training else None
-        names = [item.name for item in items]
-        return ClipExamples(names, contents, labels, sampling=self.sampling, augmentation=augmentation)
+        return ClipExamples(items, contents, labels, sampling=self.sampling, augmentation=augmentation)
 
     def middle_frames(self, contents: Sequence[Video]) -> Frames:
         # Copied one by one: a view keeps its file open, and systems allow a few hundred open files.
@@ -264,17 +294,34 @@ class ClipData(LabelledFiles):
         empty = Choice(numpy.zeros((0, self.size, self.size, 3), numpy.uint8), numpy.arange(0))
         clips = [clip for each in examples for clip in each.clips or [empty] * count]
         lengths = torch.tensor([len(clip.indices) for clip in clips])
-        frames = numpy.empty((len(clips), int(lengths.max()), self.size, self.size, 3), numpy.uint8)
-        for row, clip in zip(frames, clips, strict=True):
-            length = len(clip.indices)
-            if length:
-                numpy.take(clip.frames, clip.indices, axis=0, out=row[:length], mode="clip")  # the fastest mode
-            row[length:] = 0
         return ClipBatch(
-            torch.from_numpy(frames).permute(0, 1, 4, 2, 3),
+            self._frames(clips, longest=int(lengths.max())),
             lengths,
             torch.tensor([each.label for each in examples]),
             [each.place for each in examples],
-            [each.name for each in examples],
+            [each.item.name for each in examples],
             [each.problem for each in examples],
+            [each.item.row_id for each in examples],
         )
+
+    def _frames(self, clips: Sequence[Choice], *, longest: int) -> Tensor | StoredClips:
+        """The frames of ``clips``, padded to the ``longest``; left in the cache if they are many and can be."""
+        stored = [
+            StoredClip(clip.frames.file if isinstance(clip.frames, Video) else None, clip.indices) for clip in clips
+        ]
+        left_there = all(clip.file is not None or not len(clip.indices) for clip in stored)
+        if left_there and len(clips) * longest * self.size**2 * 3 > MOST_BYTES:
+            return StoredClips(stored, size=self.size)
+        frames = numpy.empty((len(clips), longest, self.size, self.size, 3), numpy.uint8)
+        for row, clip in zip(frames, clips, strict=True):
+            length = len(clip.indices)
+            if length:
+                source = clip.frames.frames() if isinstance(clip.frames, Video) else clip.frames
+                numpy.take(source, clip.indices, axis=0, out=row[:length], mode="clip")  # the fastest mode
+            row[length:] = 0
+        return torch.from_numpy(frames).permute(0, 1, 4, 2, 3)
+
+
+def _notes_of(file: Path) -> Path:
+    """Where the cache has what is unusual about a video, beside its frames."""
+    return file.with_suffix(".json")

@@ -4,6 +4,7 @@ All frames stand on one pair of axes: with axes for each, matplotlib would take 
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy
 from matplotlib.axes import Axes
@@ -11,18 +12,23 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from domains.video.stored import StoredClips
+from suite.fonts import cover
+
 COLUMNS, ROWS = 12, 6  # frames of a strip, strips
 _GAP = 0.08  # between frames, as a share of their side
 
 
-def film_strips(frames: Tensor, lengths: Tensor, *, titles: Sequence[str], weights: Tensor | None) -> Figure:
+def film_strips(
+    frames: Tensor | StoredClips, lengths: Tensor, *, titles: Sequence[str], weights: Tensor | None
+) -> Figure:
     """The first clips of ``frames (R, T, 3, S, S)`` as strips; below each frame its attention from ``weights (R, T)``.
 
     Frames are spread evenly where a clip has more than fit.
     """
     rows, side = min(len(frames), ROWS), frames.size(-1)
     shown = [_spread(int(lengths[row])) for row in range(rows)]
-    strips = [frames[row, places].permute(0, 2, 3, 1).cpu().numpy() for row, places in enumerate(shown)]
+    strips = [_chosen(frames, row, places).permute(0, 2, 3, 1).cpu().numpy() for row, places in enumerate(shown)]
     left, top = (1 + _GAP) * side, 1.6 * side  # from a frame to the next, from a strip to the next
     axes = _axes(width=0.9 * COLUMNS, height=1.4 * rows, right=left * COLUMNS, bottom=top * rows)
     for row, (strip, places) in enumerate(zip(strips, shown, strict=True)):
@@ -41,7 +47,7 @@ def film_strips(frames: Tensor, lengths: Tensor, *, titles: Sequence[str], weigh
             axes.text(
                 corner + side / 2, begin + 1.11 * side, f"{weight:.2f}", fontsize=7, ha="center", va="top", color=colour
             )
-    return axes.get_figure()  # type: ignore[return-value]
+    return cover(cast(Figure, axes.get_figure()))
 
 
 def contact_sheet(images: Tensor, *, titles: Sequence[str]) -> Figure:
@@ -52,7 +58,11 @@ def contact_sheet(images: Tensor, *, titles: Sequence[str]) -> Figure:
     for column, (image, title) in enumerate(zip(images[:shown], titles, strict=False)):
         _paste(axes, image.permute(1, 2, 0).cpu().numpy(), step * column, 0.25 * side)
         axes.text(step * column, 0.2 * side, title, fontsize=6, va="bottom", parse_math=False)
-    return axes.get_figure()  # type: ignore[return-value]
+    return cover(cast(Figure, axes.get_figure()))
+
+
+def _chosen(frames: Tensor | StoredClips, row: int, places: list[int]) -> Tensor:
+    return frames[row, places] if isinstance(frames, Tensor) else frames.read(row, places)
 
 
 def _spread(length: int) -> list[int]:

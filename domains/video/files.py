@@ -4,20 +4,36 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy
 from numpy.typing import NDArray
 
 from domains.video.badfiles import BadFiles
 from domains.video.cache import cache_root
+from domains.video.inputs import list_inputs
 from domains.video.listing import FileColumns, Item, list_items, tell_apart
+from domains.video.notes import report_notes
 from suite import run_folder
 from suite.classification import NO_LABEL, count_labels, encode_labels, label_assets
 from suite.data import Examples, SuiteDataModule
+from suite.effects import Declared, a_table, held_out_share, is_set, one_of
 from suite.errors import UsageError
+from suite.sources import is_table
 from suite.splits import Division, Splits, check_sources
 from suite.vocabulary import Labels
+
+
+class Reading(NamedTuple):
+    """What stands in each of some files, ``None`` in one that cannot be read.
+
+    ``problems`` has the reasons and ``notes`` what is unusual, both by the place of the file.
+    """
+
+    contents: list[Any]
+    problems: dict[int, str]
+    notes: dict[int, list[str]]
+
 
 PIXELS = 500  # training files whose middle frame tells mean and deviation of pixels
 
@@ -31,6 +47,12 @@ class LabelledFiles(SuiteDataModule):
     own_settings: ClassVar[frozenset[str]] = SuiteDataModule.own_settings | {"augment"}
     kind: ClassVar[str] = "file"
     prediction_usage: ClassVar[str] = "FILE FILE"
+    only_with: ClassVar[Declared] = {
+        **dict.fromkeys(("path_column", "label_column", "group_column", "split_column"), a_table(is_table)),
+        "held_out": held_out_share("sample"),
+        "fold": is_set("folds"),
+        "sample_size": one_of("dataset", "sample"),
+    }
 
     def __init__(
         self,
@@ -72,6 +94,7 @@ class LabelledFiles(SuiteDataModule):
             name=f"dataset {dataset}",
             key=tell_apart,
         )
+        self.predicting = False
         self._read: dict[str, tuple[list[Item], Any]] = {}
 
     def list_named(self) -> list[Item]:
@@ -92,8 +115,8 @@ class LabelledFiles(SuiteDataModule):
         # Another folder may have files of the same names.
         return [item if item.split else item._replace(name=f"{split}/{item.name}") for item in items]
 
-    def read(self, items: Sequence[Item]) -> tuple[list[Any], dict[str, str]]:
-        """What stands in each of ``items``, ``None`` where it cannot be read; and the reasons by name."""
+    def read(self, items: Sequence[Item]) -> Reading:
+        """What stands in each of ``items``."""
         raise NotImplementedError
 
     def examples_of(self, items: list[Item], contents: list[Any], labels: list[int], *, training: bool) -> Examples:
@@ -130,8 +153,11 @@ class LabelledFiles(SuiteDataModule):
         """
         if split not in self._read:
             items = self.items(split)
-            contents, problems = self.read(items)
-            self.bad.report(problems, total=len(items), where=self.where(split), folder=self.cache_folder)
+            contents, problems, notes = self.read(items)
+            where, total = self.where(split), len(items)
+            reasons = {items[index].name: reason for index, reason in problems.items()}
+            self.bad.report(reasons, total=total, where=where, folder=self.cache_folder)
+            report_notes({items[index].name: found for index, found in notes.items()}, total=total, where=where)
             kept = [index for index, content in enumerate(contents) if content is not None]
             self._read[split] = ([items[index] for index in kept], [contents[index] for index in kept])
         return self._read[split]
@@ -158,16 +184,34 @@ class LabelledFiles(SuiteDataModule):
 
     @classmethod
     def add_prediction_arguments(cls, parser: Any) -> None:
-        parser.add_argument("files", nargs="+", type=str, help="Files, one result for each, in order.")
+        parser.add_argument(
+            "files",
+            nargs="+",
+            type=str,
+            help="Files, folders, patterns in quotes ('clips/*.mp4'), or tables with a column of paths (.csv, .tsv, "
+            ".jsonl, .parquet). One result for each file, in order.",
+        )
 
-    def prediction_inputs(self, options: Any, *, processes: int) -> Sequence[str]:
-        return list(options.files)
+    def prediction_inputs(self, options: Any, *, processes: int) -> Sequence[Item]:
+        """The files that the command line names, directly or by a folder, a pattern or a table.
 
-    def load_inputs(self, inputs: Sequence[str]) -> Examples:
+        Raises:
+            DataError: a folder or a pattern without files; a table without its columns.
+        """
+        return list_inputs(options.files, path_column=self.columns.path, extensions=self.extensions())
+
+    @classmethod
+    def extensions(cls) -> frozenset[str]:
+        """Extensions, in lower case with their dot, of files that are taken from a folder to predict."""
+        raise NotImplementedError
+
+    def load_inputs(self, inputs: Sequence[str | Item]) -> Examples:
         """One example for each file, in order; one that cannot be read is empty, and its result says why."""
-        items = [Item(Path(name).expanduser(), name, "") for name in inputs]
-        contents, problems = self.read(items)
-        filled = [problems.get(item.name, content) for item, content in zip(items, contents, strict=True)]
+        items = [Item(Path(each).expanduser(), each, "") if isinstance(each, str) else each for each in inputs]
+        self.predicting = True
+        contents, problems, notes = self.read(items)
+        report_notes({items[index].name: found for index, found in notes.items()}, total=len(items), where="predict")
+        filled = [problems.get(index, content) for index, content in enumerate(contents)]
         return self.examples_of(items, filled, [NO_LABEL] * len(items), training=False)
 
     def fingerprint(self) -> str:

@@ -9,17 +9,19 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from domains.video import sample
+from domains.video.archives import is_archive
 from domains.video.augmentation import Augmentation, AugmentConfig
-from domains.video.cache import file_key, open_array, open_plain, save_array, save_plain
+from domains.video.cache import file_key, open_array, open_plain, picture_file, save_plain
 from domains.video.decoding import Fit
-from domains.video.files import LabelledFiles
-from domains.video.listing import FileColumns, Item, is_archive, list_folder
-from domains.video.pictures import UNREAD, decode_pictures, list_archive
+from domains.video.files import LabelledFiles, Reading
+from domains.video.listing import FileColumns, Item, list_folder
+from domains.video.pictures import UNREAD, decode_each, list_archive
 from suite.console import notice
-from suite.errors import UsageError
+from suite.errors import DataError, UsageError
 from suite.listing import ListingColumns
 from suite.sources import data_folder
 
@@ -32,7 +34,7 @@ class Picture(NamedTuple):
 
     place: int
     label: int
-    name: str
+    item: Item
     pixels: Pictures
     problem: str | None
 
@@ -45,6 +47,7 @@ class ImageBatch(NamedTuple):
     indices: list[int]
     inputs: list[str]
     problems: list[str | None]
+    row_ids: Sequence[str | None] = ()
 
 
 class ImageExamples:
@@ -52,27 +55,27 @@ class ImageExamples:
 
     def __init__(
         self,
-        names: Sequence[str],
+        items: Sequence[Item],
         rows: Sequence[Pictures | str],
         labels: Sequence[int],
         *,
         size: int,
         augmentation: Augmentation | None,
     ) -> None:
-        self.names, self.rows, self.labels, self.size = names, rows, labels, size
+        self.items, self.rows, self.labels, self.size = items, rows, labels, size
         self.augmentation = augmentation
         self.lengths: NDArray[numpy.int64] = numpy.ones(len(rows), dtype=numpy.int64)
 
     def fetch(self, index: int, seed: int) -> Picture:
         """A picture, changed by ``seed`` in training."""
-        row, name, label = self.rows[index], self.names[index], self.labels[index]
+        row, item, label = self.rows[index], self.items[index], self.labels[index]
         if isinstance(row, str):
-            return Picture(index, label, name, numpy.zeros((self.size, self.size, 3), numpy.uint8), row)
+            return Picture(index, label, item, numpy.zeros((self.size, self.size, 3), numpy.uint8), row)
         pixels = numpy.array(row)
         if self.augmentation is not None:
             frame = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)
             pixels = self.augmentation(frame, seed=seed)[0].permute(1, 2, 0).numpy()
-        return Picture(index, label, name, pixels, None)
+        return Picture(index, label, item, pixels, None)
 
 
 class ImageData(LabelledFiles):
@@ -81,7 +84,7 @@ class ImageData(LabelledFiles):
     Args:
         dataset: The embedded sample (six shapes), the CIFAR-10 archive from SUITE_DATA_DIR, or your files.
         train: With dataset files: a folder with one folder a class, or with train, val and test of such; a manifest
-            (.csv, .tsv, .jsonl, .parquet); or a tar archive SPLIT/CLASS/FILE.
+            (.csv, .tsv, .jsonl, .parquet); or an archive SPLIT/CLASS/FILE (.tar, also compressed; .zip).
         val: Likewise, of this split alone; what train has of it, or held_out of its files, if not given.
         test: Likewise.
         path_column: Column of a manifest with the paths, which count from its own folder.
@@ -145,6 +148,10 @@ class ImageData(LabelledFiles):
         self.sample_size, self.fit = sample_size, fit
         self.augmentation = Augmentation(augment, size=size)
 
+    @classmethod
+    def extensions(cls) -> frozenset[str]:
+        return frozenset(Image.registered_extensions())
+
     def list_named(self) -> list[Item]:
         if self.dataset == "cifar10":
             return list_archive(data_folder("cifar10", files=[_CIFAR]) / _CIFAR)
@@ -154,28 +161,49 @@ class ImageData(LabelledFiles):
         archive = Path(path).expanduser()
         return list_archive(archive) if is_archive(archive) else super().list_path(path)
 
-    def read(self, items: Sequence[Item]) -> tuple[list[Pictures | None], dict[str, str]]:
+    def read(self, items: Sequence[Item]) -> Reading:
         """Decode all of ``items`` into one cache file, or take it from there."""
         settings = {"size": self.size, "fit": self.fit}
         states = {path: file_key(path, settings) for path in dict.fromkeys(item.path for item in items)}
-        key = hashlib.sha256(json.dumps([[item.name, states[item.path]] for item in items]).encode()).hexdigest()[:32]
+        members = [[item.member or item.name, states[item.path]] for item in items]
+        key = hashlib.sha256(json.dumps(members).encode()).hexdigest()[:32]
         file = self.cache_folder / "pictures" / f"{key}.npy"
-        pictures, problems = open_array(file), open_plain(file.with_suffix(".json"))
-        if pictures is None or problems is None or len(pictures) != len(items):
+        pictures, found = open_array(file), open_plain(file.with_suffix(".json"))
+        if pictures is None or found is None or len(pictures) != len(items):
             if len(items) > 1:
-                notice(f"data: decoding {len(items):,} pictures into {self.cache_folder}")
-            pictures, problems = decode_pictures(items, size=self.size, fit=self.fit)
-            if not any(reason.startswith(UNREAD) for reason in problems.values()):
-                save_array(file, pictures)
-                save_plain(file.with_suffix(".json"), problems)
-        return [None if item.name in problems else row for item, row in zip(items, pictures, strict=True)], problems
+                before = " before the first result" if self.predicting else ""
+                notice(f"data: decoding {len(items):,} pictures into {self.cache_folder}{before}")
+            found = self._decode(items, file)
+            pictures = open_array(file)
+            if pictures is None:
+                raise DataError(f"{file}: gone from the cache during the run: begin again")
+        problems = {int(index): reason for index, reason in found["problems"].items()}
+        notes = {int(index): each for index, each in found["notes"].items()}
+        contents = [None if index in problems else row for index, row in enumerate(pictures)]
+        return Reading(contents, problems, notes)
+
+    def _decode(self, items: Sequence[Item], file: Path) -> dict[str, dict[str, Any]]:
+        """Decode ``items`` one by one into ``file``; what is wrong with them and unusual, by their place as text."""
+        problems: dict[str, str] = {}
+        notes: dict[str, list[str]] = {}
+        with picture_file(file, count=len(items), size=self.size) as pictures:
+            for index, pixels, problem, noted in decode_each(items, size=self.size, fit=self.fit):
+                if pixels is not None:
+                    pictures.write(index, pixels)
+                    problems.pop(str(index), None)  # an archive may have a file twice: the last counts
+                else:
+                    problems[str(index)] = str(problem)
+                notes |= {str(index): noted} if noted else {}
+        found: dict[str, dict[str, Any]] = {"problems": problems, "notes": notes}
+        if not any(reason.startswith(UNREAD) for reason in problems.values()):
+            save_plain(file.with_suffix(".json"), found)
+        return found
 
     def examples_of(
         self, items: list[Item], contents: list[Any], labels: list[int], *, training: bool
     ) -> ImageExamples:
         augmentation = self.augmentation if training else None
-        names = [item.name for item in items]
-        return ImageExamples(names, contents, labels, size=self.size, augmentation=augmentation)
+        return ImageExamples(items, contents, labels, size=self.size, augmentation=augmentation)
 
     def middle_frames(self, contents: Sequence[Pictures]) -> Pictures:
         return numpy.stack(contents)
@@ -186,6 +214,7 @@ class ImageData(LabelledFiles):
             images.permute(0, 3, 1, 2),
             torch.tensor([each.label for each in examples]),
             [each.place for each in examples],
-            [each.name for each in examples],
+            [each.item.name for each in examples],
             [each.problem for each in examples],
+            [each.item.row_id for each in examples],
         )

@@ -16,6 +16,7 @@ from domains.video.network import ClipClassifier, HeadConfig, HeadKind, ImageCla
 from domains.video.weights import OWN, load_weights
 from suite.classification import ClassificationModule, ClassWeights, Scores
 from suite.console import notice, one_line
+from suite.effects import Declared, one_of
 from suite.errors import UsageError
 from suite.optim import OptimConfig
 from suite.pooling import PoolingKind
@@ -100,8 +101,13 @@ class FrameModule(ClassificationModule):
     def predict_step(self, batch: Any, batch_index: int) -> list[dict[str, Any]]:
         results = super().predict_step(batch, batch_index)
         return [
-            result if problem is None else {"index": result["index"], "input": result["input"], "error": problem}
-            for result, problem in zip(results, batch.problems, strict=True)
+            {
+                **{"index": result["index"], **({} if row_id is None else {"id": row_id}), "input": result["input"]},
+                **(result if problem is None else {"error": problem}),
+            }
+            for result, problem, row_id in zip(
+                results, batch.problems, batch.row_ids or [None] * len(results), strict=True
+            )
         ]
 
     @staticmethod
@@ -133,6 +139,7 @@ class ClipModule(FrameModule):
     """
 
     unit: ClassVar[str] = "clips"
+    only_with: ClassVar[Declared] = dict.fromkeys(("encoder", "pooling"), one_of("head", "recurrent"))
     fresh_keys: ClassVar[tuple[str, ...]] = ("network.encoder.*", "network.pooling.*", "network.output.*")
     network: ClipClassifier
 
@@ -174,7 +181,7 @@ class ClipModule(FrameModule):
     def clip_scores(self, batch: ClipBatch) -> Scores:
         """Logits and attention of each clip ``(B * K)`` by itself."""
         frames = batch.frames
-        if not frames.size(1):  # nothing but files that cannot be read
+        if isinstance(frames, Tensor) and not frames.size(1):  # nothing but files that cannot be read
             frames = frames.new_zeros(frames.size(0), 1, *frames.shape[2:])
         scores: Scores = self.network(frames, batch.lengths)
         return scores
@@ -193,7 +200,7 @@ class ClipModule(FrameModule):
     @torch.no_grad()
     def sample_figure(self, batch: ClipBatch) -> Figure:
         """Film strips with the attention over frames."""
-        clips = len(batch.frames) // len(batch.labels)
+        clips = len(batch.lengths) // len(batch.labels)
         weights = self.score(batch).weights
         return film_strips(batch.frames[::clips], batch.lengths[::clips], titles=self.titles(batch), weights=weights)
 

@@ -1,61 +1,69 @@
-"""Image files, and image files inside a tar archive, to pixels of one size. Archives are read, never unpacked."""
+"""Image files, and image files inside an archive, to pixels of one size. Archives are read, never unpacked."""
 
 import io
-import tarfile
-import zlib
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from domains.video.archives import Links, is_archive, read_members
 from domains.video.decoding import Fit, scaled_size
-from domains.video.listing import Item, is_archive
+from domains.video.depth import samples_of, to_eight_bits
+from domains.video.listing import Item, refuse_two_labels
+from domains.video.transparency import composite
+from suite.console import one_line
 from suite.errors import DataError, gather
+from suite.labels import clean_name
 from suite.splits import SPLITS
 
 UNREAD = "cannot be read"
 """How the reason begins of a file that the system did not hand out; another time it may."""
-_MOST_BYTES = 64 << 20  # of one picture
-_BROKEN = (tarfile.TarError, EOFError, zlib.error, OSError)
+_DISPLAY_GAMMA, _GAMMA_SLACK = 1 / 2.2, 0.05
+
+
+class Outcome(NamedTuple):
+    """What became of the item at ``place``: ``pixels (S, S, 3)`` or a ``problem``, and what is unusual about it."""
+
+    place: int
+    pixels: NDArray[numpy.uint8] | None
+    problem: str | None
+    notes: list[str]
 
 
 def list_archive(path: Path) -> list[Item]:
-    """The files SPLIT/CLASS/FILE of a tar archive, in its order; names as they stand in it, hidden ones left out.
+    """The files SPLIT/CLASS/FILE of an archive, in its order; names as they stand in it, hidden ones left out.
+
+    Links inside the archive are followed; others are counted and named.
 
     Raises:
-        DataError: not a whole archive, or something else than such files in it.
+        DataError: not a whole archive, or something else than such files in it; a file with two labels.
     """
-    items: dict[str, Item] = {}  # a file that was added again stands there once: its last contents count
+    links = Links(path)
+    for member, _ in read_members(path, content=False, links=links):
+        links.files[member] = member  # a file that was added again stands there once: its last contents count
+    items: list[Item] = []
     others = []
-    for member, _ in _members(path, content=False):
-        parts = PurePosixPath(member).parts
+    names = links.followed()
+    targets = {member for name, member in names.items() if name != member}
+    for name, member in names.items():
+        parts = PurePosixPath(name).parts
         if any(part.startswith(".") and part != ".." for part in parts):
             continue
         if len(parts) == 3 and parts[0] in SPLITS:
-            items[member] = Item(path, member, parts[1], split=parts[0])
-        else:
-            others.append(f"{path}: {member} is not SPLIT/CLASS/FILE, where SPLIT is {', '.join(SPLITS)}")
+            group = f"file {member}" if member in targets else None
+            items.append(Item(path, name, clean_name(parts[1]), group, parts[0], member))
+        elif member not in targets:
+            others.append(f"{path}: {name} is not SPLIT/CLASS/FILE, where SPLIT is {', '.join(SPLITS)}")
     gather(others)
     if not items:
         raise DataError(f"{path}: there are no files in it")
-    return list(items.values())
-
-
-def _members(path: Path, *, content: bool) -> Iterator[tuple[str, bytes]]:
-    """Names of the plain files in an archive, and what is in them; links and devices are no files."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    try:
-        with tarfile.open(path, "r|*") as archive:
-            for member in archive:
-                if member.isfile():
-                    file = archive.extractfile(member) if content and member.size <= _MOST_BYTES else None
-                    yield member.name.removeprefix("./"), file.read() if file is not None else b""
-    except _BROKEN as error:
-        raise DataError(f"{path}: not a whole tar archive ({error}): fetch it again") from None
+    refuse_two_labels(path, items)
+    return items
 
 
 def decode_pictures(items: Sequence[Item], *, size: int, fit: Fit) -> tuple[NDArray[numpy.uint8], dict[str, str]]:
@@ -65,68 +73,122 @@ def decode_pictures(items: Sequence[Item], *, size: int, fit: Fit) -> tuple[NDAr
         DataError: an archive that is not whole.
     """
     pixels = numpy.zeros((len(items), size, size, 3), numpy.uint8)
-    problems = {item.name: "not in the archive" for item in items if is_archive(item.path)}
-    for index, data in _contents(items):
-        name = items[index].name
-        problems.pop(name, None)
-        if isinstance(data, str):
-            problems[name] = data
-            continue
-        try:
-            pixels[index] = decode_picture(data, size=size, fit=fit)
-        except DataError as error:
-            problems[name] = str(error)
+    problems = {}
+    for found in decode_each(items, size=size, fit=fit):
+        if found.pixels is not None:
+            pixels[found.place] = found.pixels
+        else:
+            problems[items[found.place].name] = str(found.problem)
     return pixels, problems
+
+
+def decode_each(items: Sequence[Item], *, size: int, fit: Fit) -> Iterator[Outcome]:
+    """Each of ``items`` decoded, in any order, one at a time.
+
+    Raises:
+        DataError: an archive that is not whole.
+    """
+    left = {index for index, item in enumerate(items) if is_archive(item.path)}
+    for index, data in _contents(items):
+        left.discard(index)
+        notes: list[str] = []
+        try:
+            if isinstance(data, str):
+                raise DataError(data)
+            yield Outcome(index, decode_picture(data, size=size, fit=fit, notes=notes), None, notes)
+        except DataError as error:
+            yield Outcome(index, None, str(error), notes)
+    for index in sorted(left):
+        yield Outcome(index, None, "not in the archive", [])
 
 
 def _contents(items: Sequence[Item]) -> Iterator[tuple[int, bytes | str]]:
     """What is in each of ``items``, or why it cannot be had, in any order; an archive is passed through once."""
-    inside: dict[Path, dict[str, int]] = defaultdict(dict)
+    inside: dict[Path, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for index, item in enumerate(items):
         if is_archive(item.path):
-            inside[item.path][item.name] = index
+            inside[item.path][item.member or item.name].append(index)
             continue
         try:
-            yield index, item.path.read_bytes()
+            if not item.path.exists():
+                yield index, "no such file"
+            elif not item.path.is_file():
+                yield index, "a folder or device where a file is needed"
+            else:
+                yield index, item.path.read_bytes()
         except OSError as error:
             yield index, f"{UNREAD} ({error.strerror})"
     for archive, wanted in inside.items():
-        for name, data in _members(archive, content=True):
-            if name in wanted:
-                yield wanted[name], data
+        for name, data in read_members(archive, content=True, wanted=wanted):
+            for index in wanted[name]:
+                yield index, data
 
 
-def _upright(file: Image.Image) -> Image.Image:
+def _upright(file: Image.Image, notes: list[str]) -> Image.Image:
     """Turned as its EXIF block says; as it lies where that block is damaged in any of the ways that blocks can be."""
     try:
         return ImageOps.exif_transpose(file)
     except Exception:
+        notes.append("a damaged EXIF block: the picture is taken as it is stored")
         return file
 
 
-def decode_picture(data: bytes, *, size: int, fit: Fit) -> NDArray[numpy.uint8]:
+def decode_picture(data: bytes, *, size: int, fit: Fit, notes: list[str] | None = None) -> NDArray[numpy.uint8]:
     """An encoded picture as upright RGB ``(size, size, 3)``, scaled as frames of videos are.
+
+    Transparency is laid over one colour. ``notes`` takes what is unusual about the picture.
 
     Raises:
         DataError: empty, cut, or not a picture.
     """
+    notes = [] if notes is None else notes
     if not data:
         raise DataError("the file is empty")
     try:
-        with Image.open(io.BytesIO(data)) as file:
-            file.load()
-            picture = _upright(file)
-            if picture.mode.startswith("I;16"):  # what is above 255 would become white
-                picture = Image.fromarray((numpy.asarray(picture) >> 8).astype(numpy.uint8))
-            elif picture.mode in ("I", "F"):
-                raise DataError(f"pixels of mode {picture.mode} have no range that is known: convert to 8 or 16 bits")
-            picture = picture.convert("RGB")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            picture = _open(data, notes)
     except UnidentifiedImageError:
         raise DataError("not a picture") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"damaged ({error})") from None
+    except Image.DecompressionBombError as error:
+        raise DataError(f"too large ({error})") from None
+    except DataError:
+        raise
+    except Exception as error:  # Pillow's readers raise whatever a damaged file leads to
+        raise DataError(f"damaged ({one_line(str(error)) or type(error).__name__})") from None
+    notes += [f"warnings of the decoder: {each.message}" for each in caught if each.category is UserWarning]
     width, height = scaled_size(picture.width, picture.height, size=size, fit=fit)
     if picture.size != (width, height):
         picture = picture.resize((width, height), Image.Resampling.BILINEAR)
     top, left = (height - size) // 2, (width - size) // 2
     return numpy.asarray(picture)[top : top + size, left : left + size]
+
+
+def _open(data: bytes, notes: list[str]) -> Image.Image:
+    """The picture as upright opaque RGB."""
+    with Image.open(io.BytesIO(data)) as file:
+        _note_frames(file, notes)
+        samples = samples_of(file, data)
+        file.load()
+        _note_gamma(file, notes)
+        picture = to_eight_bits(_upright(file, notes), samples, notes)
+        if picture.has_transparency_data:
+            return Image.fromarray(composite(numpy.asarray(picture.convert("RGBA"))))
+        return picture.convert("RGB")
+
+
+def _note_frames(file: Image.Image, notes: list[str]) -> None:
+    """Note an animation or several pages, of which only the first is used."""
+    try:
+        count = int(getattr(file, "n_frames", 1))
+    except Exception:
+        notes.append("animations or several pages: only the first picture is used, and a later one is damaged")
+        return
+    if count > 1 and file.format != "PSD":  # a PSD's frames are the layers of one picture
+        notes.append(f"animations or several pages: the first of {count} pictures is used")
+
+
+def _note_gamma(file: Image.Image, notes: list[str]) -> None:
+    gamma = file.info.get("gamma")
+    if isinstance(gamma, float) and "srgb" not in file.info and abs(gamma - _DISPLAY_GAMMA) > _GAMMA_SLACK:
+        notes.append(f"an unusual gamma: {gamma:g} is not applied; shades are taken as they are stored")

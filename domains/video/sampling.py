@@ -7,11 +7,12 @@ so that clips of any frame rate, a changing one too, move alike.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy
 from numpy.typing import NDArray
 
+from suite.effects import Declared, one_of
 from suite.errors import UsageError
 
 SamplingKind = Literal["uniform", "dense", "all"]
@@ -33,6 +34,13 @@ class SamplingConfig:
         fps: Frames a second, for dense and all by time.
         test_clips: Clips of each video in evaluation and prediction, whose probabilities are averaged.
     """
+
+    only_with: ClassVar[Declared] = {
+        "num_frames": one_of("kind", "uniform", "dense"),
+        "stride": (one_of("kind", "dense", "all"), one_of("unit", "frame")),
+        "fps": (one_of("kind", "dense", "all"), one_of("unit", "time")),
+        "test_clips": one_of("kind", "uniform", "dense"),
+    }
 
     kind: SamplingKind = "uniform"
     unit: Unit = "frame"

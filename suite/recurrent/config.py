@@ -1,13 +1,15 @@
 """The encoder as a group of settings: the flags ``--model.encoder.*`` of every domain."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
+from suite.effects import Declared, Needs, one_of
 from suite.errors import said_of
 from suite.recurrent.encoder import RecurrentEncoder
-from suite.recurrent.options import CellName, RecurrentOptions
+from suite.recurrent.options import CELLS_WITH, CellName, RecurrentOptions
 
 
-@dataclass
+@dataclass(frozen=True)
 class EncoderConfig:
     """The recurrent encoder.
 
@@ -18,6 +20,15 @@ class EncoderConfig:
         bidirectional: Read the sequence backwards too.
         options: What else can be chosen around the cell.
     """
+
+    only_with: ClassVar[Declared] = {
+        **{f"options.{name}": one_of("cell", *cells) for name, cells in CELLS_WITH.items()},
+        "options.variational": Needs(
+            ("num_layers", "model.dropout", "options.input_dropout", "options.output_dropout"),
+            lambda layers, dropout, first, last: bool(first or last or (layers > 1 and dropout)),
+            "set {2} or {3} above 0",
+        ),
+    }
 
     cell: CellName = "lstm"
     hidden_size: int = 256

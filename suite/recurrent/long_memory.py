@@ -57,7 +57,7 @@ def memoryless_loss(steps: int) -> float:
     return COPIED * float(torch.tensor(float(SYMBOLS)).log()) / (steps + 2 * COPIED)
 
 
-@dataclass
+@dataclass(frozen=True)
 class LongMemoryConfig:
     """A run of ``train``.
 

@@ -22,7 +22,7 @@ WITH_MEMORY = ("lstm", "peephole_lstm", "layernorm_lstm", "batchnorm_lstm")
 WITH_MATRIX = tuple(cell for cell in CELLS if cell not in ("indrnn", *MINIMAL))
 
 
-@dataclass
+@dataclass(frozen=True)
 class RecurrentOptions:
     """What can be chosen around a cell.
 
@@ -73,7 +73,7 @@ class RecurrentOptions:
             raise UsageError(f"cell is {cell}, allowed are {', '.join(CELLS)}")
         self._check_values()
         for field in fields(self):
-            allowed = _CELLS_WITH.get(field.name)
+            allowed = CELLS_WITH.get(field.name)
             if allowed is not None and cell not in allowed and getattr(self, field.name) != field.default:
                 raise UsageError(f"{field.name} is for {', '.join(allowed)}, not {cell}: leave it {field.default}")
         if self.chrono_steps is not None and self.forget_bias is not None:
@@ -98,7 +98,7 @@ class RecurrentOptions:
 
 
 _GATED = tuple(cell for cell in CELLS if cell not in VANILLA)
-_CELLS_WITH: dict[str, tuple[str, ...]] = {
+CELLS_WITH: dict[str, tuple[str, ...]] = {
     "activation": ("rnn", "indrnn"),
     "weight_dropout": WITH_MATRIX,
     "zoneout_memory": WITH_MEMORY,

@@ -31,6 +31,8 @@ class PackedReader(io.RawIOBase):
         self._file = path.open("rb")
         self._content = unpack(self._file)
         self._size = 0
+        self.most = max(_FREE, _MOST_TIMES * path.stat().st_size)
+        """Bytes that the content can have."""
 
     def readable(self) -> bool:
         return True
@@ -43,8 +45,8 @@ class PackedReader(io.RawIOBase):
         self._size += size
         if self._size > max(_FREE, _MOST_TIMES * self._file.tell()):
             raise DataError(
-                f"{self.path}: {self._file.tell():,} bytes of it expand to more than {self._size:,}, over {_MOST_TIMES} "
-                "times as many; unpack the file first if it is meant"
+                f"{self.path}: {self._file.tell():,} bytes of it expand to more than {self._size:,}, over "
+                f"{_MOST_TIMES} times as many; unpack the file first if it is meant"
             )
         return size
 

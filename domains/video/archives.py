@@ -11,12 +11,14 @@ from lzma import LZMAError
 from pathlib import Path
 from typing import IO
 
+from domains.video.tars import open_tar
 from suite.console import notice, one_line
 from suite.errors import DataError
 
 _TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz", ".tbz2", ".tar.xz", ".txz")
 _ZIP = (".zip",)
 _UNSUPPORTED = (".tar.zst", ".tzst", ".tar.lz4", ".tar.z", ".7z", ".rar")
+_LOCAL_HEADER = b"PK\3\4"
 _MOST_BYTES = 64 << 20  # of one picture
 _MOST_STEPS = 40  # from link to link, as Linux has it
 _NAMED = 3  # links that a message names
@@ -126,7 +128,7 @@ _Member = tuple[str, Callable[[], bytes | str]]
 
 
 def _read_tar(path: Path, links: Links | None) -> Iterator[_Member]:
-    with tarfile.open(path, "r|*") as archive:
+    with open_tar(path) as archive:
         for member in archive:
             name = member.name.removeprefix("./")
             if member.isfile():
@@ -139,7 +141,11 @@ def _read_tar(path: Path, links: Links | None) -> Iterator[_Member]:
 
 def _read_zip(path: Path, links: Links | None) -> Iterator[_Member]:
     with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
+        members = archive.infolist()
+        before = min((member.header_offset for member in members), default=0)
+        if before and path.open("rb").read(4) == _LOCAL_HEADER:
+            raise DataError(f"{path}: another archive of {before:,} bytes is joined in front of it: pack them into one")
+        for member in members:
             name, mode = member.filename.removeprefix("./"), member.external_attr >> 16
             if member.is_dir():
                 continue

@@ -87,14 +87,14 @@ def wav(data: bytes) -> tuple[int, NDArray[numpy.float32]]:
         raise Damaged("bytes are left over, or chunks are missing")
     tag, channels, rate, _, block, bits = struct.unpack("<HHIIHH", chunks[b"fmt "][:16])
     kinds = {(1, 8): "u1", (1, 16): "<i2", (1, 32): "<i4", (3, 32): "<f4", (3, 64): "<f8"}
-    if (tag, bits) not in kinds:
+    size = -(-bits // 8)  # bytes of a sample, which may have unused bits
+    if (tag, 8 * size) not in kinds:
         return _other_wav(data)
-    size = bits // 8
     if not channels or not rate or block != size * channels or not len(chunks[b"data"]):
         raise Damaged("a format chunk that contradicts itself")
     if len(chunks[b"data"]) % block:
         raise Damaged("an incomplete last sample")
-    samples = numpy.frombuffer(chunks[b"data"], kinds[tag, bits]).reshape(-1, channels)
+    samples = numpy.frombuffer(chunks[b"data"], kinds[tag, 8 * size]).reshape(-1, channels)
     if not numpy.isfinite(samples).all():
         raise Damaged("samples that are not finite")
     return rate, _scaled(samples)

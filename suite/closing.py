@@ -62,11 +62,11 @@ def test_best(trainer: Trainer, module: SuiteModule, data: SuiteDataModule, fold
         checkpoint = read(tested)
         record = checkpoint[RECORD_KEY]
         load_weights(module, weights_of(checkpoint))
-    module.kept = []
+    module.kept, module.kept_below = [], SAMPLES
     trainer.test(module, datamodule=data, verbose=False)
     if trainer.is_global_zero:
         module.write_evaluation("test", folder / SAMPLES_FOLDER, "test")
-    samples, module.kept = gather_results(module.kept)[:SAMPLES], None
+    samples, module.kept, module.kept_below = gather_results(module.kept)[:SAMPLES], None, None
     outcome = Outcome(test_figures(trainer), samples, found)
     if found:
         outcome.take_validation(record)

@@ -7,7 +7,6 @@ draw is a pure function of (seed, epoch, index, rank), so the only state of a ru
 import hashlib
 import signal
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast
 
 import numpy
@@ -17,11 +16,10 @@ from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from suite.console import notice
 from suite.errors import CheckpointError, DataError, UsageError
-from suite.sampler import BucketBatchSampler, Key
+from suite.inputs import InputColumns, add_input_arguments, read_inputs
+from suite.sampler import Batching, BucketBatchSampler, Key, WindowBatchSampler, plan_batches
 from suite.seeding import mix
-from suite.sources import read_lines, read_standard_input
 
 _MOST_WORKERS = 1024
 
@@ -78,6 +76,11 @@ class SuiteDataModule(LightningDataModule):
     """Those that weights begin with where there is no source: fine-tuning refuses them."""
     prediction_usage: ClassVar[str] = "FILE"
     """What ``predict`` is called with beside its checkpoint, as an example for a person."""
+    prediction_window: ClassVar[int] = 4096
+    """Inputs that ``predict`` sorts by length together: their results are written before the next ones begin."""
+    prediction_steps: ClassVar[int | None] = 1024
+    """Padded steps of an input in a full batch of ``predict``, unless ``max_tokens`` limits them: a longer input makes
+    its batch smaller and, if it is long enough, stands alone. No limit if ``None``."""
 
     def __init__(
         self,
@@ -96,6 +99,7 @@ class SuiteDataModule(LightningDataModule):
         self.test_split = "test"
         self._assets = assets
         self._examples: dict[str, Examples] = {}
+        self._batchings: dict[tuple[Any, ...], tuple[Examples, Batching]] = {}
         self._position = (0, 0)
 
     def load(self, split: str) -> Examples:
@@ -160,18 +164,50 @@ class SuiteDataModule(LightningDataModule):
         """Batches of a split for this process."""
         examples = self.examples(split)
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        sampler = BucketBatchSampler(
-            examples.lengths,
-            batch_size=self.batch_size,
-            max_tokens=self.max_tokens,
-            shuffle=shuffle,
-            seed=self.seed,
-            rank=rank,
-            world_size=world_size,
-            epoch=epoch,
-            start_batch=start_batch,
-        )
+        sampler: BucketBatchSampler | WindowBatchSampler
+        if split == "predict" and world_size == 1:
+            sampler = WindowBatchSampler(
+                examples.lengths,
+                window=self.prediction_window,
+                batch_size=self.batch_size,
+                max_tokens=self._limit(split),
+                seed=self.seed,
+            )
+        else:
+            sampler = BucketBatchSampler(
+                examples.lengths,
+                shuffle=shuffle,
+                seed=self.seed,
+                rank=rank,
+                world_size=world_size,
+                epoch=epoch,
+                start_batch=start_batch,
+                batching=self._batching(split, world_size),
+            )
         return self.make_loader(_KeyedDataset(examples, self.seed), sampler)
+
+    def _limit(self, split: str) -> int | None:
+        """``max_tokens``; in prediction what ``prediction_steps`` says if it is not given."""
+        if split != "predict" or self.max_tokens is not None or None in (self.prediction_steps, self.batch_size):
+            return self.max_tokens
+        return cast(int, self.prediction_steps) * cast(int, self.batch_size)
+
+    def _batching(self, split: str, world_size: int) -> Batching:
+        """How a split is cut into batches, computed once for the same examples and limits."""
+        examples, limits = self.examples(split), (self.batch_size, self._limit(split))
+        key = (split, *limits, world_size)
+        if key not in self._batchings or self._batchings[key][0] is not examples:
+            batch_size, max_tokens = limits
+            batching = plan_batches(
+                examples.lengths, batch_size=batch_size, max_tokens=max_tokens, world_size=world_size
+            )
+            self._batchings[key] = (examples, batching)
+        return self._batchings[key][1]
+
+    def batch_of(self, split: str, indices: Sequence[int]) -> Any:
+        """A batch of chosen examples, without augmentation by epoch."""
+        dataset = _KeyedDataset(self.examples(split), self.seed)
+        return self._finish(dataset.__getitems__([(0, index) for index in indices]))
 
     def _finish(self, fetched: Any) -> Any:
         return self.collate(fetched) if isinstance(fetched, list) else fetched
@@ -203,29 +239,26 @@ class SuiteDataModule(LightningDataModule):
 
     @classmethod
     def add_prediction_arguments(cls, parser: Any) -> None:
-        """Declare what ``predict`` takes beside the settings: here FILE, the lines to predict."""
-        parser.add_argument(
-            "file", nargs="?", type=str, default=None, help="Inputs, one a line; standard input without."
-        )
+        """Declare what ``predict`` takes beside the settings: here the files with the inputs."""
+        add_input_arguments(parser)
+
+    @property
+    def input_columns(self) -> InputColumns | None:
+        """The columns that ``predict`` reads from a table; ``None`` for a domain that predicts lines only."""
+        return None
 
     def prediction_inputs(self, options: Any, *, processes: int) -> Sequence[Any]:
-        """The inputs that a command line of ``predict`` names: here the lines of FILE or of standard input.
+        """The inputs that a command line of ``predict`` names: here lines of text and rows of tables.
 
         Args:
             options: the parsed command line.
             processes: how many processes share the inputs out; each of them reads all.
 
         Raises:
-            UsageError: standard input, which only one process can read, for several.
+            UsageError: standard input, which only one process can read, for several; flags without effect.
             DataError: a file that cannot be read.
         """
-        if options.file not in (None, "-"):
-            if Path(options.file).suffix in (".csv", ".tsv"):
-                notice(f"{options.file}: each line is taken whole as one input: columns are not told apart here")
-            return read_lines(options.file, pipes=processes == 1, empty=True)
-        if processes > 1:
-            raise UsageError("standard input is for one process: give a FILE, or --trainer.devices 1")
-        return read_standard_input()
+        return read_inputs(options, columns=self.input_columns, processes=processes)
 
     def set_inputs(self, inputs: Sequence[Any]) -> None:
         """Take ``inputs`` as the split ``predict``."""

@@ -9,11 +9,11 @@ from suite.cli import Domains
 from suite.closing import figure_lines, test_figures
 from suite.console import is_first_process, notice, report
 from suite.domain import Task
-from suite.errors import SuiteError
 from suite.gather import gather_results
 from suite.limits import partial_label
 from suite.parser import SuiteParser
 from suite.restore import restore
+from suite.result_file import ResultFile, check_output
 
 
 def evaluate(arguments: Sequence[str], domains: Domains) -> None:
@@ -23,10 +23,8 @@ def evaluate(arguments: Sequence[str], domains: Domains) -> None:
         SuiteError: no such split, no folder for the output, a damaged checkpoint, or data that cannot be read.
     """
     module, data, trainer, options = restore("evaluate", arguments, domains, add=_add)
-    if options.output is not None and not Path(options.output).parent.is_dir():
-        raise SuiteError(f"{options.output}: there is no such folder: make it, or choose another --output")
-    if options.output is not None and Path(options.output).is_dir():
-        raise SuiteError(f"{options.output}: a folder, where --output is a file: name one in it")
+    if options.output is not None:
+        check_output(options.output, inputs=[options.checkpoint])
     data.test_split = options.split
     data.examples(options.split)
     module.kept = []
@@ -59,8 +57,6 @@ def write_results(path: Path, results: list[dict[str, Any]]) -> None:
     Raises:
         SuiteError: the file cannot be written.
     """
-    text = "".join(json.dumps(result, ensure_ascii=False) + "\n" for result in results)
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise SuiteError(f"{path}: cannot be written ({error.strerror}): choose another --output") from None
+    with ResultFile(str(path)) as file:
+        for result in results:
+            file.write([json.dumps(result, ensure_ascii=False)])

@@ -85,7 +85,10 @@ class CorpusCHRF(_CorpusScore):
 
 
 class ExactMatch(SuiteMetric):
-    """Share of sentences equal to their reference, character by character, in percent."""
+    """Share of sentences equal to their reference, character by character, in percent.
+
+    References are compared as they are given: bring them to the form that hypotheses have.
+    """
 
     higher_is_better = True
     correct: Tensor

@@ -7,7 +7,7 @@ the step that one process makes with the same examples.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, cast
 
@@ -83,6 +83,8 @@ class SuiteModule(LightningModule):
         """Examples of this process in the optimiser step at hand, where batches have ``indices``."""
         self.tuning: Tuning | None = None
         self.kept: list[dict[str, Any]] | None = None
+        self.kept_below: int | None = None
+        """Keep results of examples below this index only."""
         self._totals: list[Tensor] = []
         self._shared: tuple[Tensor, torch.distributed.Work] | None = None
         self.evaluation = nn.ModuleDict(
@@ -115,10 +117,23 @@ class SuiteModule(LightningModule):
         metrics = cast(nn.ModuleDict, self.evaluation[split])
         return {name: float(cast(Metric, metric).compute()) for name, metric in metrics.items()}
 
-    def keep(self, results: list[dict[str, Any]]) -> None:
-        """Hold on to what was generated in an evaluation, if somebody set ``kept`` to a list."""
-        if self.kept is not None:
-            self.kept.extend(results)
+    def keep(
+        self,
+        results: list[dict[str, Any]] | Callable[[], list[dict[str, Any]]],
+        *,
+        indices: Sequence[int] | None = None,
+    ) -> None:
+        """Hold on to what was generated in an evaluation, if somebody set ``kept`` to a list.
+
+        Args:
+            results: or a function that makes them, which is called only if some of them are kept.
+            indices: of their examples, so that this is known before they are made.
+        """
+        limit = self.kept_below
+        if self.kept is None or (limit is not None and indices is not None and min(indices, default=0) >= limit):
+            return
+        made = results() if callable(results) else results
+        self.kept.extend(made if limit is None else [each for each in made if each["index"] < limit])
 
     def signatures(self) -> dict[str, str]:
         """For metrics of which there are variants: which one was computed, by name."""
@@ -167,7 +182,10 @@ class SuiteModule(LightningModule):
         return {name: value for name, value in result.items() if isinstance(value, str)}
 
     def prediction_notes(self, results: Sequence[dict[str, Any]]) -> list[str]:
-        """What must not pass in silence about all ``results`` of ``predict_step``: each a line on standard error."""
+        """What must not pass in silence about all ``results`` of ``predict_step``: each a line on standard error.
+
+        Of a result only its numbers and flags may be there: the texts of a million of them are not held in memory.
+        """
         return []
 
     def configure_model(self) -> None:

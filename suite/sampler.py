@@ -12,6 +12,7 @@ has the same number of batches and at least one example in each; every example a
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy
 from numpy.typing import NDArray
@@ -20,16 +21,122 @@ from suite.errors import DataError, UsageError
 from suite.seeding import mix
 
 Key = tuple[int, int]  # (epoch, index): what a dataset needs to draw the same augmentation again
+Lengths = Sequence[int] | Sequence[Sequence[int]] | NDArray[numpy.int64]
+_MOST_KEYS = 2**22  # of all combinations of rounded lengths: a table of more would take longer than sorting
 _GROWTH = 1.1  # neighbouring points of the length grid differ by a tenth: little padding, many ties to shuffle
 
 
 def round_up_lengths(lengths: NDArray[numpy.int64]) -> NDArray[numpy.int64]:
     """Each length rounded up to a geometric grid: 1, 2, ... 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 22, ..."""
+    points, places = _on_grid(lengths)
+    return points[places]
+
+
+def _on_grid(lengths: NDArray[numpy.int64]) -> tuple[NDArray[numpy.int64], NDArray[numpy.int64]]:
+    """The points of the grid up to the longest of ``lengths``, and the place among them of each length."""
     grid = [0, 1]
     while grid[-1] < lengths.max(initial=1):
         grid.append(max(grid[-1] + 1, int(grid[-1] * _GROWTH)))
-    points = numpy.array(grid)
-    return points[numpy.searchsorted(points, lengths)].astype(numpy.int64)
+    points = numpy.array(grid, dtype=numpy.int64)
+    if grid[-1] > lengths.size:
+        return points, numpy.searchsorted(points, lengths)
+    return points, numpy.searchsorted(points, numpy.arange(grid[-1] + 1))[lengths]  # a search for each length only once
+
+
+class Batching(NamedTuple):
+    """What a sampler needs to know about its lengths. It holds for every epoch, rank and seed, so it is made once."""
+
+    groups: NDArray[numpy.integer[Any]]
+    """``(N,)``: equal for equal rounded lengths, 0 for the longest; uint16 if possible, because that sorts faster."""
+    cuts: list[int]
+    """Where the examples, sorted by group, are cut into global batches: positions from 0 to N."""
+
+
+def plan_batches(
+    lengths: Lengths, *, batch_size: int | None = None, max_tokens: int | None = None, world_size: int = 1
+) -> Batching:
+    """Sort and cut ``lengths`` ``(N,)`` or ``(N, K)`` for batches within the limits of each of ``world_size`` ranks.
+
+    Raises:
+        UsageError: neither limit given, or one below 1.
+        DataError: fewer examples than processes.
+    """
+    for name, limit in (("batch_size", batch_size), ("max_tokens", max_tokens)):
+        if limit is not None and limit < 1:
+            raise UsageError(f"data.{name} must be at least 1, got {limit}.")
+    if batch_size is None and max_tokens is None:
+        raise UsageError("give data.batch_size, data.max_tokens or both")
+    table = numpy.asarray(lengths, dtype=numpy.int64)
+    if len(table) < world_size:
+        raise DataError(f"{len(table)} examples are fewer than {world_size} processes: use fewer devices")
+    rows, groups, counts = _group(table.reshape(len(table), -1))
+    cuts = _cut(
+        rows,
+        counts,
+        most=batch_size * world_size if batch_size else None,
+        budget=max_tokens * world_size if max_tokens else None,
+        world_size=world_size,
+    )
+    return Batching(groups, cuts)
+
+
+def _group(table: NDArray[numpy.int64]) -> tuple[list[list[int]], NDArray[numpy.integer[Any]], list[int]]:
+    """Rows of equal rounded lengths: the lengths of each group, the group of each row, the rows in each group.
+
+    Longest first, by the first column, then the next. There are few groups, so the rows need no sorting.
+    """
+    points, places = _on_grid(table)
+    size, keys = 1, numpy.zeros(len(table), dtype=numpy.int64)
+    for column in places.T:
+        if size * len(points) > _MOST_KEYS:
+            _, keys = numpy.unique(keys, return_inverse=True)
+            size = int(keys.max()) + 1
+        keys = keys * len(points) + (len(points) - 1 - column)
+        size *= len(points)
+    if size > _MOST_KEYS:
+        _, groups, counts = numpy.unique(keys, return_inverse=True, return_counts=True)
+    else:
+        counts = numpy.bincount(keys, minlength=size)
+        groups = (numpy.cumsum(counts > 0) - 1)[keys]
+        counts = counts[counts > 0]
+    members = numpy.empty(len(counts), dtype=numpy.int64)
+    members[groups] = numpy.arange(len(table))
+    rows: list[list[int]] = points[places[members]].tolist()
+    small = len(rows) <= numpy.iinfo(numpy.uint16).max
+    return rows, groups.astype(numpy.uint16) if small else groups, counts.tolist()
+
+
+def _cut(
+    rows: list[list[int]], counts: list[int], *, most: int | None, budget: int | None, world_size: int
+) -> list[int]:
+    """Where sorted examples are cut, given as groups of equal ones: ``rows`` of lengths, ``counts`` examples of each.
+
+    A batch ends before the first example that would make it hold more than ``most`` or more padded steps than
+    ``budget``, the rank with most examples counting for all; but not before it has an example for each rank. Within a
+    group that place is computed, so the work depends on the number of groups and batches only.
+    """
+    total = sum(counts)
+    cuts, start, begin = [0], 0, 0
+    widest: list[int] = []
+    for row, count in zip(rows, counts, strict=True):
+        end = begin + count
+        widest = [max(pair) for pair in zip(widest, row, strict=True)] if widest else row
+        cut = max(begin, start + _capacity(widest, most, budget, world_size, total))
+        if cut < end:
+            step = _capacity(row, most, budget, world_size, total)
+            cuts.extend(range(max(cut, 1), end, step))
+            start, widest = cuts[-1], row
+        begin = end
+    if total - cuts[-1] < world_size and len(cuts) > 1:
+        cuts.pop()  # too few left over for every rank: they join the batch before
+    return [*cuts, total]
+
+
+def _capacity(widest: list[int], most: int | None, budget: int | None, world_size: int, total: int) -> int:
+    """How many examples of these lengths make a global batch: at least one for each rank."""
+    padded = sum(widest)
+    fitting = total if budget is None or not padded else budget // (world_size * padded) * world_size
+    return max(min(fitting, most or total), world_size)
 
 
 class BucketBatchSampler:
@@ -45,6 +152,7 @@ class BucketBatchSampler:
         world_size: processes.
         epoch: the epoch to begin with.
         start_batch: batches of that epoch that are already done.
+        batching: of the same lengths, limits and world size, from ``plan_batches``; made here if not given.
 
     Raises:
         UsageError: neither limit given, or one below 1.
@@ -53,7 +161,7 @@ class BucketBatchSampler:
 
     def __init__(
         self,
-        lengths: Sequence[int] | Sequence[Sequence[int]] | NDArray[numpy.int64],
+        lengths: Lengths,
         *,
         batch_size: int | None = None,
         max_tokens: int | None = None,
@@ -63,22 +171,15 @@ class BucketBatchSampler:
         world_size: int = 1,
         epoch: int = 0,
         start_batch: int = 0,
+        batching: Batching | None = None,
     ) -> None:
-        for name, limit in (("batch_size", batch_size), ("max_tokens", max_tokens)):
-            if limit is not None and limit < 1:
-                raise UsageError(f"{name} is {limit}, allowed is 1 or more")
-        if batch_size is None and max_tokens is None:
-            raise UsageError("give batch_size, max_tokens or both")
-        table = numpy.asarray(lengths, dtype=numpy.int64)
-        if len(table) < world_size:
-            raise DataError(f"{len(table)} examples are fewer than {world_size} processes: use fewer devices")
-        table = table.reshape(len(table), -1)
-        self.rounded = round_up_lengths(table)
+        if batching is None:
+            batching = plan_batches(lengths, batch_size=batch_size, max_tokens=max_tokens, world_size=world_size)
+        self.groups, self.cuts = batching
         self.shuffle, self.seed = shuffle, seed
         self.rank, self.world_size = rank, world_size
         self.epoch, self.start_batch = epoch, start_batch
         self.sampler = self  # Lightning calls set_epoch on `batch_sampler.sampler`, never on the batch sampler
-        self.cuts = self._cut(batch_size, max_tokens)
 
     def __len__(self) -> int:
         """Batches of a whole epoch, the same in each and on each rank."""
@@ -94,34 +195,46 @@ class BucketBatchSampler:
         batches = numpy.arange(len(self))
         if self.shuffle:
             batches = numpy.random.default_rng(mix(self.seed, self.epoch, "batches")).permutation(batches)
-        for batch in batches[self.start_batch :]:
+        epoch = self.epoch
+        for batch in batches[self.start_batch :].tolist():
             members = order[self.cuts[batch] : self.cuts[batch + 1]]
-            yield [(self.epoch, int(index)) for index in members[self.rank :: self.world_size]]
+            yield [(epoch, index) for index in members[self.rank :: self.world_size].tolist()]
 
     def _order(self) -> NDArray[numpy.int64]:
-        examples = numpy.arange(len(self.rounded))
+        examples = numpy.arange(len(self.groups))
         if self.shuffle:
             examples = numpy.random.default_rng(mix(self.seed, self.epoch, "examples")).permutation(examples)
-        # lexsort takes its first key last: the first part of an example decides, longest first; it is stable.
-        keys = -self.rounded[examples].T[::-1]
-        return examples[numpy.lexsort(keys)]
+        return examples[numpy.argsort(self.groups[examples], kind="stable")]
 
-    def _cut(self, batch_size: int | None, max_tokens: int | None) -> list[int]:
-        """Where the sorted examples are cut into global batches: positions from 0 to N."""
-        ordered = self.rounded[numpy.lexsort(-self.rounded.T[::-1])].tolist()
-        most = batch_size * self.world_size if batch_size else len(ordered)
-        budget = max_tokens * self.world_size if max_tokens else None
-        cuts, widest = [0], [0] * len(ordered[0]) if ordered else []
-        for position, row in enumerate(ordered):
-            count = position - cuts[-1]
-            grown = [max(pair) for pair in zip(widest, row, strict=True)]
-            # A rank's share is rounded up to whole examples, and each rank must have at least one.
-            share = -(-(count + 1) // self.world_size) * self.world_size
-            full = count >= most or (budget is not None and share * sum(grown) > budget)
-            if full and count >= self.world_size:
-                cuts.append(position)
-                grown = list(row)
-            widest = grown
-        if len(ordered) - cuts[-1] < self.world_size and len(cuts) > 1:
-            cuts.pop()  # too few left over for every rank: they join the batch before
-        return [*cuts, len(ordered)]
+
+class WindowBatchSampler:
+    """Batches of one process, longest first within each window of consecutive examples, window after window.
+
+    So results can be written in order while later windows still wait.
+
+    Args:
+        lengths: ``(N,)`` or ``(N, K)``.
+        window: examples in a window.
+        batch_size: as for ``BucketBatchSampler``, as the rest.
+        max_tokens: likewise.
+        seed: likewise.
+    """
+
+    def __init__(
+        self, lengths: NDArray[numpy.int64], *, window: int, batch_size: int | None, max_tokens: int | None, seed: int
+    ) -> None:
+        self.starts = range(0, len(lengths), window)
+        self.samplers = [
+            BucketBatchSampler(
+                lengths[start : start + window], batch_size=batch_size, max_tokens=max_tokens, shuffle=False, seed=seed
+            )
+            for start in self.starts
+        ]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.samplers))
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        for start, sampler in zip(self.starts, self.samplers, strict=True):
+            for batch in sampler:
+                yield [(epoch, start + index) for epoch, index in batch]

@@ -161,7 +161,7 @@ def check_sources(
         raise UsageError(f"--data.dataset files needs --data.train: {form}")
     if folds is not None and (paths["val"] or paths["test"]):
         raise UsageError("data.folds cuts data.train: leave data.val and data.test out")
-    if check_delimiter(delimiter) is not None:
+    if check_delimiter(delimiter) is not None and not has_assets:  # with assets it may be for files to predict
         files = [file for given in paths.values() if given for file in ([given] if isinstance(given, str) else given)]
         if not any(map(has_delimiter, files)):
             raise UsageError("data.delimiter is for .csv and .tsv files, and no split is one: leave it out")

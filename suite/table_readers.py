@@ -44,18 +44,21 @@ class Table:
         """Whether a column is called ``name``."""
         return clean_name(name) in map(clean_name, self.columns)
 
-    def rows(self, columns: Sequence[str], *, flags: Mapping[str, str] | None = None) -> list[NumberedRow]:
+    def rows(
+        self, columns: Sequence[str], *, flags: Mapping[str, str] | None = None, empty: bool = False
+    ) -> list[NumberedRow]:
         """The values of ``columns``, a tuple a row, each with its number in ``unit``.
 
         Args:
             columns: their names, in any order.
             flags: for each of them the flag that names it, for messages.
+            empty: accept a table without rows.
 
         Raises:
             DataError: columns that are missing or ambiguous; what is wrong with the rows; no rows.
         """
         rows = self._read(self._places(columns, flags or {}))
-        if not rows:
+        if not rows and not empty:
             raise DataError(f"{self.path}: the table has no rows")
         return rows
 

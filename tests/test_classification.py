@@ -12,6 +12,7 @@ from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_su
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from suite import classification
 from suite.classification import (
     ClassificationModule,
     Scores,
@@ -89,6 +90,26 @@ def test_figures_are_those_of_scikit_learn(classes: int, missing: int | None) ->
             assert value == pytest.approx(column[number], nan_ok=True), (row, key)
     assert [each["target"] for each in module.kept] == [f"c{label}" for label in truth]
     assert [each["label"] for each in module.kept] == [f"c{label}" for label in found]
+
+
+@pytest.mark.parametrize(("kept", "below", "made"), [(False, None, 0), (True, None, 3), (True, 11, 2), (True, 0, 0)])
+def test_results_are_made_only_if_they_are_kept(
+    kept: bool, below: int | None, made: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, calls, make = Linear(assets_of(3)), [], classification.label_results
+
+    def label_results(*arguments: Any) -> list[dict[str, Any]]:
+        calls.append(arguments)
+        return make(*arguments)
+
+    monkeypatch.setattr(classification, "label_results", label_results)
+    module.kept, module.kept_below = [] if kept else None, below
+    evaluate(module, batches([6, 3, 2], classes=3))
+    assert len(calls) == made
+    if kept:
+        indices = [*range(6), 10, 11, 12, 20, 21]
+        expected = [index for index in indices if below is None or index < below]
+        assert [each["index"] for each in module.kept or []] == expected
 
 
 def test_a_second_evaluation_starts_from_nothing() -> None:

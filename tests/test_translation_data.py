@@ -146,7 +146,7 @@ def test_bad_files_are_one_line_and_leave_no_run(kind: str, status: int, tmp_pat
     ("argv", "parts"),
     [
         (["--data.dataset", "files"], ["--data.train"]),
-        (["--data.dataset", "files", "--data.train", '["a", "b", "c"]'], ["data.train", "3 files"]),
+        (["--data.dataset", "files", "--data.train", '["a", "b", "c"]'], ["data.train", "3 text files"]),
         (["--data.train", "a.tsv"], ["--data.dataset files"]),
         (["--data.source_language", "de"], ["source_language", "target_language", "de"]),
         (["--data.target_language", "fr"], ["fr", "multi30k"]),

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 
 import domains
 from domains.translation.data import PairBatch
-from domains.translation.model import DecodingConfig, TranslationModule, one_line
+from domains.translation.model import DecodingConfig, TranslationModule
 from suite.errors import UsageError
 from suite.restore import load_module
 from suite.vocabulary import BOS, EOS, PAD
@@ -130,7 +130,8 @@ def test_an_empty_source_has_the_empty_translation(n_best: int) -> None:
 
 def test_a_text_result_is_one_line() -> None:
     for separator in ("\n", "\r", "\r\n", *"\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"):
-        assert one_line(f"a{separator}b") == "a b", "one line to any reader"
+        line = TranslationModule.lines({"index": 0, "translation": f"a{separator}b\tc"})
+        assert line == [f"a{separator.encode('unicode_escape').decode()}b\\tc"], "one line to any reader"
 
 
 def test_sample_table() -> None:

@@ -77,6 +77,7 @@ class AudioData(SuiteDataModule):
         {"held_out", "folds", "fold", "conditions", "sample_rate", "mel", "sample_minutes"}
     )
     prediction_usage: ClassVar[str] = "--seconds 1 --count 4 --output generated"
+    prediction_steps: ClassVar[int | None] = None
 
     only_with: ClassVar[Declared] = {
         **dict.fromkeys(("path_column", "group_column", "split_column"), a_table(is_table)),

@@ -125,7 +125,7 @@ class WaveformModule(SuiteModule):
                 rows = batch.conditions[:, column] == number
                 if key in metrics and bool(rows.any()):
                     metrics[key].update(output.outputs[rows], scored[rows])
-        self.keep(self._scores(batch, output))
+        self.keep(lambda: self._scores(batch, output), indices=batch.indices)
 
     def _scores(self, batch: WaveBatch, output: StepOutput) -> list[dict[str, Any]]:
         scored = (batch.lengths - batch.contexts).tolist()

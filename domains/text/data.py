@@ -17,6 +17,7 @@ from suite.data import SuiteDataModule
 from suite.effects import NEW_ASSETS, Declared, a_table, held_out_share, is_set, one_of
 from suite.errors import UsageError
 from suite.flat import FlatSequences
+from suite.inputs import InputColumns
 from suite.listing import ListingColumns
 from suite.sources import is_table, read_lines, read_table
 from suite.splits import Division, Splits, check_sources
@@ -215,6 +216,10 @@ class TextData(SuiteDataModule):
         names = Labels.from_state(self.assets["labels"])
         labels = encode_labels([item.label for item in items], names, where=f"the {split} texts")
         return self._encode([item.text for item in items], labels, what=f"{split} texts")
+
+    @property
+    def input_columns(self) -> InputColumns:
+        return InputColumns(self.columns.texts, "data.text_columns", self.columns.listing.delimiter)
 
     def load_inputs(self, inputs: Sequence[str]) -> TextExamples:
         return self._encode(inputs, [NO_LABEL] * len(inputs), what="inputs")

@@ -16,6 +16,7 @@ from suite.effects import NEW_ASSETS, Declared, a_table, held_out_share, is_set,
 from suite.errors import DataError, UsageError
 from suite.flat import FlatSequences, Ids, pad_ids
 from suite.folds import fold_parts, hold_out_parts
+from suite.inputs import InputColumns
 from suite.sources import is_table, read_lines, read_table
 from suite.splits import SPLITS, check_sources
 from suite.stream import Chunk, ChunkKey, Chunks, StreamDataModule
@@ -172,6 +173,10 @@ class LanguageData(StreamDataModule):
             raise DataError(f"the {split} text has no tokens")
         seed = self.seed if split == "train" else None
         return TokenStream(ids, tokenizer=self.tokenizer, chunk_length=self.chunk_length, seed=seed)
+
+    @property
+    def input_columns(self) -> InputColumns:
+        return InputColumns([self.text_column], "data.text_column", self.delimiter)
 
     def load_inputs(self, inputs: Sequence[str]) -> Examples:
         rows = self.tokenizer.encode_batch(inputs)

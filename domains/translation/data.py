@@ -10,19 +10,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from domains.translation import sample
+from domains.translation.pairs import Pair, has_blank, is_blank, read_pairs, report_empty
 from domains.translation.remotes import REMOTES
 from suite.console import notice
 from suite.data import SuiteDataModule
 from suite.effects import NEW_ASSETS, Declared, a_table, held_out_share, one_of
 from suite.errors import DataError, UsageError
 from suite.folds import hold_out_parts
+from suite.inputs import InputColumns
 from suite.sequence import pad_sequences
-from suite.sources import data_folder, is_table, read_parallel, read_table
+from suite.sources import data_folder, is_table, read_parallel
 from suite.splits import SPLITS, check_sources
 from suite.vocabulary import BOS, EOS, PAD, Level, Tokenizer
 
 Language = Literal["en", "de", "fr"]
-Pair = tuple[str, str]
 _MULTI30K = {"train": "train", "val": "val", "test": "test_2016_flickr"}
 _SAMPLE = {"train": "train", "val": "validation", **{name: name for name in ("test", "test_unseen", "test_deeper")}}
 _MANY_WEIGHTS = 2**28  # of attention, for one pair: 1 GiB in float32
@@ -82,14 +83,14 @@ class PairExamples:
         """Nothing about a pair is random."""
         return index, self.source[index], self.target[index], self.pairs[index]
 
-    def within(self, limit: int) -> "PairExamples":
-        """The pairs of which both sides have at most ``limit`` tokens."""
+    def chosen(self, mask: NDArray[numpy.bool_]) -> "PairExamples":
+        """The pairs for which ``mask (N,)`` is true."""
         kept = PairExamples.__new__(PairExamples)
-        chosen = numpy.flatnonzero((self.lengths <= limit).all(axis=1)).tolist()
-        kept.pairs = [self.pairs[index] for index in chosen]
-        kept.source = [self.source[index] for index in chosen]
-        kept.target = [self.target[index] for index in chosen]
-        kept.lengths = self.lengths[chosen]
+        indices = numpy.flatnonzero(mask).tolist()
+        kept.pairs = [self.pairs[index] for index in indices]
+        kept.source = [self.source[index] for index in indices]
+        kept.target = [self.target[index] for index in indices]
+        kept.lengths = self.lengths[indices]
         return kept
 
 
@@ -100,7 +101,8 @@ class TranslationData(SuiteDataModule):
         dataset: The embedded sample (made by a grammar), Multi30k (SUITE_DATA_DIR or a download), or your files.
         source_language: What to translate from; sample: en or de.
         target_language: What to translate to.
-        train: With dataset files: one table (.csv, .tsv, .jsonl, .parquet), or two aligned text files (source, target).
+        train: With dataset files: tables (.csv, .tsv, .jsonl, .parquet), one or several, or two aligned text files
+            (source, target). Pairs of which a side is empty are counted and left out of training only.
         val: Likewise; taken from the training pairs by held_out if not given.
         test: Likewise.
         columns: Names of the source and the target column in tables.
@@ -166,7 +168,7 @@ class TranslationData(SuiteDataModule):
             raise UsageError(f"data.source_language and data.target_language are both {self.languages[0]}")
         if self.dataset == "sample" and "fr" in self.languages:
             raise UsageError("the embedded sample is in en and de; fr is in --data.dataset multi30k")
-        form = "one table or two aligned text files"
+        form = "tables or two aligned text files"
         has_assets = self._assets is not None
         check_sources(self.dataset, self.files, folds=None, has_assets=has_assets, form=form, delimiter=self.delimiter)
         if len(self.columns) != 2:
@@ -190,6 +192,7 @@ class TranslationData(SuiteDataModule):
 
     def make_assets(self) -> dict[str, Any]:
         config, pairs = self.vocabulary, self.pairs("train")
+        self._need_text(pairs)
         texts = [[pair[side] for pair in pairs] for side in (0, 1)]
         corpora = [texts[0] + texts[1]] if config.joint else texts
         states = [
@@ -206,18 +209,34 @@ class TranslationData(SuiteDataModule):
 
     def load(self, split: str) -> PairExamples:
         source, target = self.tokenizers
-        examples = PairExamples(self.pairs(split), source=source, target=target)
+        pairs = self.pairs(split)
+        examples = PairExamples(pairs, source=source, target=target)
+        empty = numpy.array([[is_blank(text) for text in pair] for pair in pairs], dtype=bool).reshape(-1, 2)
+        empty |= examples.lengths[:, ::-1] <= 1  # nothing but the closing token
         if split != "train":
+            report_empty(empty, f"{split} pairs", "they are evaluated like others")
             _say_longest(examples, split)
             return examples
-        kept = examples.within(self.max_length)
-        dropped = len(examples.pairs) - len(kept.pairs)
-        if dropped:
+        self._need_text(pairs)
+        report_empty(empty, "training pairs", "they are left out of training")
+        filled = numpy.count_nonzero(empty, axis=1) == 0
+        kept = filled & (numpy.count_nonzero(examples.lengths > self.max_length, axis=1) == 0)
+        if dropped := int(filled.sum() - kept.sum()):
             notice(
-                f"data: {dropped} of {len(examples.pairs)} training pairs are longer than max_length "
+                f"data: {dropped} of {len(pairs)} training pairs are longer than max_length "
                 f"({self.max_length} tokens) and left out of training"
             )
-        return kept
+        return examples.chosen(kept)
+
+    def _need_text(self, pairs: Sequence[Pair]) -> None:
+        """Refuse training pairs of which none has text on both sides."""
+        if all(map(has_blank, pairs)):
+            where = " and ".join(self.files["train"] or [self.dataset])
+            raise DataError(f"{where}: all {len(pairs)} training pairs have an empty side, so none can be learnt from")
+
+    @property
+    def input_columns(self) -> InputColumns:
+        return InputColumns(self.columns[:1], "data.columns", self.delimiter)
 
     def load_inputs(self, inputs: Sequence[str]) -> PairExamples:
         source, target = self.tokenizers
@@ -226,7 +245,8 @@ class TranslationData(SuiteDataModule):
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
         for pair in self.pairs("train"):
-            digest.update("\0".join(pair).encode() + b"\n")
+            if not has_blank(pair):  # versions that trained on these made other batches of the same file
+                digest.update("\0".join(pair).encode() + b"\n")
         return digest.hexdigest()
 
     def pairs(self, split: str) -> list[Pair]:
@@ -258,11 +278,11 @@ class TranslationData(SuiteDataModule):
     def _read_own(self, split: str) -> None:
         files = self.files[split]
         if split != "train" and files:
-            self._pairs[split] = self._read_files(files, split)
+            self._pairs[split] = self._read_files(split)
             return
         if not self.files["train"]:
             raise UsageError(f"--data.dataset files needs --data.train or --data.{split}: a table or two text files")
-        pairs = self._read_files(self.files["train"], "train")
+        pairs = self._read_files("train")
         missing = [name for name in ("val", "test") if not self.files[name]]
         try:
             parts = hold_out_parts([""] * len(pairs), missing=missing, held_out=self.held_out, seed=self.seed)
@@ -271,21 +291,9 @@ class TranslationData(SuiteDataModule):
         for name in ("train", *missing):
             self._pairs[name] = [pairs[index] for index in getattr(parts, name)]
 
-    def _read_files(self, files: list[str], split: str) -> list[Pair]:
-        if len(files) == 1 and not is_table(files[0]):
-            raise UsageError(
-                f"data.{split} names one file, {files[0]}, that is no table by its ending: allowed is one table (.csv, "
-                ".tsv, .jsonl, .parquet) or two text files aligned line by line: "
-                f"--data.{split} '[{files[0]}, TRANSLATIONS]'"
-            )
-        if len(files) == 1:
-            flags = dict.fromkeys(self.columns, "--data.columns")
-            rows = read_table(files[0], columns=self.columns, delimiter=self.delimiter, flags=flags)
-        elif len(files) == 2:
-            rows = read_parallel(files)
-        else:
-            raise UsageError(f"data.{split} names {len(files)} files, allowed is one table or two aligned text files")
-        return [(row[0], row[1]) for row in rows]
+    def _read_files(self, split: str) -> list[Pair]:
+        files = self.files[split] or []
+        return read_pairs(files, columns=self.columns, delimiter=self.delimiter, setting=f"data.{split}")
 
     def collate(self, examples: list[Any]) -> PairBatch:
         indices, sources, targets, pairs = (list(column) for column in zip(*examples, strict=True))

@@ -13,6 +13,7 @@ from domains.translation.data import PairBatch, tokenizers_from
 from domains.translation.decoder import BridgeKind, DecoderConfig
 from domains.translation.network import NetworkConfig, TieKind, Translator
 from suite.attention import AttentionKind
+from suite.console import one_line
 from suite.decoding import Hypotheses, beam_search
 from suite.effects import Declared, Needs, one_of
 from suite.errors import UsageError
@@ -229,9 +230,15 @@ class TranslationModule(SuiteModule):
         translations = self.translate(batch, decoding=self.greedy if self.trainer.validating else None)
         hypotheses = [translation["translation"] for translation in translations]
         metrics["perplexity"].update(output.outputs, output.weight)
-        for name in ("bleu", "chrf", "exact"):
+        for name in ("bleu", "chrf"):
             metrics[name].update(hypotheses, batch.references)
-        self.keep([{**each, "reference": text} for each, text in zip(translations, batch.references, strict=True)])
+        # A translation is text as the tokenizer writes it; white space, case and Unicode form that it cannot write
+        # would make each such reference wrong. BLEU and chrF stay those of the references as they are.
+        metrics["exact"].update(hypotheses, [self.target_tokenizer.normalize(text) for text in batch.references])
+        self.keep(
+            lambda: [{**each, "reference": text} for each, text in zip(translations, batch.references, strict=True)],
+            indices=batch.indices,
+        )
 
     def predict_step(self, batch: PairBatch, batch_index: int) -> list[Translation]:
         return self.translate(batch)
@@ -283,11 +290,6 @@ class TranslationModule(SuiteModule):
             rows=_shown(self.target_tokenizer, written[0]),
             columns=_shown(self.source_tokenizer, first.source[0, :size]),
         )
-
-
-def one_line(text: str) -> str:
-    """Text that fits a line of any reader: a translation may hold line breaks where training targets did."""
-    return " ".join(text.splitlines())
 
 
 def _shown(tokenizer: Tokenizer, ids: Tensor) -> list[str]:

@@ -97,17 +97,25 @@ def read_parquet(path: Path, columns: Sequence[str]) -> list[tuple[Any, ...]]:
     try:
         with pq.ParquetFile(path, memory_map=True, page_checksum_verification=True) as file:
             for batch in file.iter_batches(columns=list(dict.fromkeys(columns))):
-                size += batch.nbytes
+                found = {name: _decoded(batch.column(name)) for name in set(columns)}
+                size += sum(column.nbytes for column in found.values())
                 if size > most:
                     raise DataError(
                         f"{path}: {path.stat().st_size:,} bytes of it expand to more than {size:,}, over {_MOST_TIMES} "
                         "times as many; write it as text if it is meant"
                     )
-                for column, found in zip(columns, values, strict=True):
-                    found += batch.column(column).to_pylist()
+                for name, column in zip(columns, values, strict=True):
+                    column += found[name].to_pylist()
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _unreadable(path, error) from None
     return list(zip(*values, strict=True))
+
+
+def _decoded(column: Any) -> Any:
+    """A column with its values in place of numbers of a dictionary."""
+    import pyarrow as pa
+
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
 def _check_magic(path: Path) -> None:

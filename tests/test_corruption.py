@@ -3,20 +3,21 @@
 ``python -m tests.corruption FORMAT SEED`` repeats a case. docs/reliability.md has the counts.
 """
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from suite.sources import read_table
 from tests.corruption.bombs import BOMBS
 from tests.corruption.mutations import KINDS
 from tests.corruption.readers import suffix_of
-from tests.corruption.worker import FORMATS, MEGABYTES, SECONDS, Case, Worker, intact
+from tests.corruption.worker import EACH, FORMATS, MEGABYTES, SECONDS, Case, Worker, intact
 
-EACH = 100
-"""Mutations of each format, in the slow tier."""
 QUICK = 5
+"""Mutations of each format in the default tier."""
 
 
 @pytest.fixture(scope="module")
@@ -74,20 +75,21 @@ def test_every_kind_of_mutation_is_drawn() -> None:
     assert EACH * len(FORMATS) >= 2000
 
 
-def test_a_silent_difference_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_difference_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The test itself can fail: a reader that loses a row, raises another error, or kills its process is found."""
-    monkeypatch.setattr("tests.corruption.readers.READERS", {"csv": _loses_a_row, "tsv": _raises, "txt": _dies})
-    monkeypatch.setattr("tests.corruption.mutations.KINDS", ("junk",))
+    broken = {"csv": _loses_a_row, "tsv": _raises, "txt": _dies}
+    monkeypatch.setattr("tests.corruption.readers.READERS", broken)
+    found = {}
     with Worker() as worker:
-        assert worker(Case("csv", 6)).outcome == "failed"
-        assert "KeyError" in worker(Case("tsv", 6)).said
-        assert "the process died" in worker(Case("txt", 6)).said
-        assert worker(Case("jsonl", 6)).outcome == "failed"
+        for format in broken:
+            found[format] = worker.compare(format, tmp_path / f"whole.{format}", intact(format))
+    assert {result.outcome for result in found.values()} == {"failed"}
+    assert "silent: 30 rows where the reference has 31 rows" in found["csv"].said
+    assert "KeyError" in found["tsv"].said
+    assert "the process died (exit status 3)" in found["txt"].said
 
 
 def _loses_a_row(path: Path) -> list[tuple[str, ...]]:
-    from suite.sources import read_table
-
     return read_table(path, columns=("text", "label"))[:-1]
 
 
@@ -96,6 +98,4 @@ def _raises(path: Path) -> None:
 
 
 def _dies(path: Path) -> None:
-    import os
-
     os._exit(3)

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from domains.video.clock import clock_of, note_frame_count
 from domains.video.container import read_layout
+from domains.video.matroska import damaged_blocks
 from domains.video.orientation import Orientations
 from domains.video.transparency import alpha_decoder, has_alpha, opaque
-from domains.video.matroska import damaged_blocks
 from suite.console import one_line
 from suite.errors import DataError, SuiteError
 

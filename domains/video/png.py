@@ -17,11 +17,12 @@ def check_png(data: bytes, notes: list[str]) -> None:
     while position + 12 <= len(data):
         length, kind = int.from_bytes(data[position : position + 4], "big"), data[position + 4 : position + 8]
         end = position + 8 + length
-        if kind == b"IDAT" and end + 4 > len(data):
-            raise DataError("damaged (cut short in its pixels)")
-        if kind == b"IDAT" and zlib.crc32(data[position + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
-            raise DataError("damaged (its pixels do not have the checksum that the file says)")
-        if kind == b"IEND":
+        is_whole = end + 4 <= len(data)
+        is_right = is_whole and zlib.crc32(data[position + 4 : end]) == int.from_bytes(data[end : end + 4], "big")
+        if kind == b"IDAT" and not is_right:
+            what = "its pixels do not have the checksum that the file says" if is_whole else "cut short in its pixels"
+            raise DataError(f"damaged ({what})")
+        if kind == b"IEND" and is_right:
             return
         position = end + 4
     notes.append("PNG files without their end: all pixels are there")

@@ -3,9 +3,9 @@
 import sys
 from collections import Counter
 
-from tests.corruption.worker import FORMATS, Case, Worker
+from tests.corruption.worker import EACH, FORMATS, Case, Worker
 
-EACH = 100
+OUTCOMES = ("equal", "refused", "reported", "failed")
 
 
 def main(words: list[str]) -> int:
@@ -13,21 +13,24 @@ def main(words: list[str]) -> int:
         with Worker() as worker:
             print(*worker(Case(words[0], int(words[1]))), sep="\n")
         return 0
-    table, failed = {}, 0
-    print("| format | equal | refused | reported | failed |\n|---|---|---|---|---|")
+    total: Counter[str] = Counter()
+    print(f"| format | {' | '.join(OUTCOMES)} |\n|---|---|---|---|---|")
     for format in words or FORMATS:
         with Worker() as worker:
             results = {seed: worker(Case(format, seed)) for seed in range(EACH)}
-        counts = table[format] = Counter(result.outcome for result in results.values())
-        print(
-            f"| {format} | {' | '.join(str(counts[name]) for name in ('equal', 'refused', 'reported', 'failed'))} |",
-            flush=True,
-        )
+        counts = Counter(result.outcome for result in results.values())
+        total += counts
+        _print(format, counts)
         for seed, result in results.items():
             if result.outcome == "failed":
-                failed += 1
                 print(f"{Case(format, seed)}: {result.said}"[:400], file=sys.stderr, flush=True)
-    return min(failed, 1)
+    if not words:
+        _print("all", total)
+    return min(total["failed"], 1)
+
+
+def _print(name: str, counts: Counter[str]) -> None:
+    print(f"| {name} | {' | '.join(str(counts[outcome]) for outcome in OUTCOMES)} |", flush=True)
 
 
 if __name__ == "__main__":

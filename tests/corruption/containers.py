@@ -1,4 +1,4 @@
-"""Checksums and outer structure of PNG, Ogg and tar files, written from their specifications: RFC 2083, RFC 3533, POSIX.
+"""Checksums and outer structure of PNG, Ogg and tar files, from their specifications: RFC 2083, RFC 3533 and POSIX.
 
 The references use them to find damage that a decoder conceals; mutations use them to edit a field and make the checksum
 right again.
@@ -12,7 +12,7 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _BLOCK = 512
 
 
-class Damaged(Exception):
+class DamagedError(Exception):
     """A file that an independent reader finds damaged, and why."""
 
 
@@ -50,13 +50,13 @@ def ogg_checksum(page: bytes) -> int:
 
 
 def pages_of(data: bytes) -> Iterator[Page]:
-    """The pages of an Ogg file, which zeros may follow. Raises Damaged where no whole page is."""
+    """The pages of an Ogg file, which zeros may follow. Raises DamagedError where no whole page is."""
     place = 0
     while any(data[place:]):
         count = data[place + 26] if place + 27 <= len(data) else 0
         stop = place + 27 + count + sum(data[place + 27 : place + 27 + count])
         if data[place : place + 4] != b"OggS" or place + 27 > len(data) or stop > len(data):
-            raise Damaged(f"no whole Ogg page at byte {place}")
+            raise DamagedError(f"no whole Ogg page at byte {place}")
         page = data[place:stop]
         fields = [int.from_bytes(page[a:b], "little") for a, b in ((6, 14), (14, 18), (18, 22), (22, 26))]
         yield Page(place, stop, page[5], *fields[:3], valid=ogg_checksum(page) == fields[3])
@@ -64,20 +64,20 @@ def pages_of(data: bytes) -> Iterator[Page]:
 
 
 def check_ogg(data: bytes) -> None:
-    """Raises Damaged for a page with a wrong checksum, pages that are missing or left over, or no end."""
+    """Raises DamagedError for a page with a wrong checksum, pages that are missing or left over, or no end."""
     expected: dict[int, int] = {}
     for page in pages_of(data):
         if not page.valid:
-            raise Damaged(f"wrong checksum of the page at byte {page.start}")
+            raise DamagedError(f"wrong checksum of the page at byte {page.start}")
         if page.flags & 2:
             expected[page.serial] = 0
         if expected.get(page.serial) != page.number:
-            raise Damaged(f"page {page.number} at byte {page.start} where {expected.get(page.serial)} is due")
+            raise DamagedError(f"page {page.number} at byte {page.start} where {expected.get(page.serial)} is due")
         expected[page.serial] = page.number + 1
         if page.flags & 4:
             del expected[page.serial]
     if expected:
-        raise Damaged("the last page is missing")
+        raise DamagedError("the last page is missing")
 
 
 def repair_ogg(data: bytes) -> bytes:
@@ -86,7 +86,7 @@ def repair_ogg(data: bytes) -> bytes:
     try:
         for page in pages_of(data):
             found[page.start + 22 : page.start + 26] = ogg_checksum(data[page.start : page.stop]).to_bytes(4, "little")
-    except Damaged:
+    except DamagedError:
         pass
     return bytes(found)
 
@@ -100,24 +100,24 @@ def with_serial(data: bytes, serial: int) -> bytes:
 
 
 def chunks_of(data: bytes) -> Iterator[tuple[int, bytes, int]]:
-    """Start, name and length of each PNG chunk up to IEND. Raises Damaged where no whole chunk is."""
+    """Start, name and length of each PNG chunk up to IEND. Raises DamagedError where no whole chunk is."""
     if not data.startswith(PNG_SIGNATURE):
-        raise Damaged("no PNG signature")
+        raise DamagedError("no PNG signature")
     place, name = len(PNG_SIGNATURE), b""
     while name != b"IEND":
         length, name = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8]
         if len(name) < 4 or place + 12 + length > len(data):
-            raise Damaged(f"no whole PNG chunk at byte {place}")
+            raise DamagedError(f"no whole PNG chunk at byte {place}")
         yield place, name, length
         place += 12 + length
 
 
 def check_png(data: bytes) -> None:
-    """Raises Damaged for a chunk with a wrong checksum."""
+    """Raises DamagedError for a chunk with a wrong checksum."""
     for place, name, length in chunks_of(data):
         content = data[place + 4 : place + 8 + length]
         if zlib.crc32(content) != int.from_bytes(data[place + 8 + length : place + 12 + length], "big"):
-            raise Damaged(f"wrong checksum of chunk {name!r}")
+            raise DamagedError(f"wrong checksum of chunk {name!r}")
 
 
 def repair_png(data: bytes) -> bytes:
@@ -127,13 +127,13 @@ def repair_png(data: bytes) -> bytes:
         for place, _, length in chunks_of(data):
             value = zlib.crc32(data[place + 4 : place + 8 + length])
             found[place + 8 + length : place + 12 + length] = value.to_bytes(4, "big")
-    except Damaged:
+    except DamagedError:
         pass
     return bytes(found)
 
 
 def tar_headers(data: bytes) -> Iterator[int]:
-    """Starts of the headers of a tar archive. Raises Damaged unless two empty blocks follow, and only zeros after."""
+    """Starts of the headers of a tar archive. Raises DamagedError unless two empty blocks and only zeros follow."""
     place = 0
     while any(header := data[place : place + _BLOCK]):
         if (
@@ -141,13 +141,13 @@ def tar_headers(data: bytes) -> Iterator[int]:
             or not _is_number(header[148:156])
             or _tar_sum(header) != int(_digits(header[148:156]), 8)
         ):
-            raise Damaged(f"no tar header at byte {place}")
+            raise DamagedError(f"no tar header at byte {place}")
         yield place
         if not _is_number(header[124:136]):
-            raise Damaged(f"no size in the tar header at byte {place}")
+            raise DamagedError(f"no size in the tar header at byte {place}")
         place += _BLOCK + -(-int(_digits(header[124:136]), 8) // _BLOCK) * _BLOCK
     if len(data) < place + 2 * _BLOCK or any(data[place:]):
-        raise Damaged("the end of the archive is missing, or something follows it")
+        raise DamagedError("the end of the archive is missing, or something follows it")
 
 
 def repair_tar(data: bytes) -> bytes:

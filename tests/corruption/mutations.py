@@ -115,7 +115,8 @@ def _tar_edit(data: bytes, field: Field, draws: random.Random) -> bytes:
 def _text_header(data: bytes, draws: random.Random) -> bytes:
     line, end, rest = data.partition(b"\n")
     edits = [
-        line.upper(), line[::-1], line + line, line.replace(b"\t", b" "), line.replace(b",", b";"), b"\xef\xbb\xbf" + line,
+        line.upper(), line[::-1], line + line, line.replace(b"\t", b" "), line.replace(b",", b";"),
+        b"\xef\xbb\xbf" + line,
         line.replace(b"text", b"text "), line.replace(b"label", b"text"), line + b"\r", b"\n" + line, b'"' + line, b"",
         line.replace(b" ", b"  "), line + b" 1.5", line.rpartition(b" ")[0], b"8 8", line.decode().encode("utf-16"),
     ]  # fmt: skip
@@ -155,6 +156,8 @@ def _parquet_fields(data: bytes) -> list[Field]:
     ]
 
 
+_FRAME = b"\x2c\0\0\0\0"  # of a GIF, at the left upper corner
+_TAR_FIELDS = ((0, 3, "big"), (124, 12, "octal"), (148, 8, "octal"), (156, 1, "big"), (257, 6, "big"))
 _TEXTS = ("csv", "tsv", "jsonl", "txt", "glove")
 _WAV = _at("little", (4, 4), (16, 4), (20, 2), (22, 2), (24, 4), (28, 4), (32, 2), (34, 2), (40, 4))
 _PNG = _both(
@@ -193,7 +196,8 @@ _FIELDS: dict[str, Callable[[bytes], list[Field]]] = {
     "wav-float": _both(_WAV, _after("little", (b"fact", 8, 4), (b"data", 4, 4), (b"PEAK", 4, 4))),
     "flac": _at("big", (4, 1), (5, 3), (8, 2), (10, 2), (12, 3), (15, 3), (18, 3), (20, 1), (21, 1), (22, 4), (26, 8)),
     "ogg": _both(
-        _after("little", *((b"OggS", place, width) for place, width in ((5, 1), (6, 8), (14, 4), (18, 4), (26, 1), (27, 1)))),
+        _after("little", (b"OggS", 5, 1), (b"OggS", 6, 8), (b"OggS", 14, 4), (b"OggS", 18, 4)),
+        _after("little", (b"OggS", 26, 1), (b"OggS", 27, 1)),
         _after("little", (b"\1vorbis", 11, 1), (b"\1vorbis", 12, 4), (b"\1vorbis", 28, 1)),
     ),
     "mp3": _both(
@@ -208,8 +212,10 @@ _FIELDS: dict[str, Callable[[bytes], list[Field]]] = {
         (b"\xff\xc0", 11, 1), (b"\xff\xda", 2, 2), (b"\xff\xda", 4, 1), (b"\xff\xdb", 2, 2), (b"\xff\xc4", 2, 2),
         (b"Exif", 10, 4), (b"\x01\x12", 8, 2), (b"\xff\xe1", 2, 2), (b"\x01\x12", 2, 2),
     ),
-    "gif": _both(_at("little", (6, 2), (8, 2), (10, 1), (11, 1), (0, 3), (3, 3)), _after("little", (b"\x2c\0\0\0\0", 5, 2),
-                 (b"\x2c\0\0\0\0", 7, 2), (b"\x2c\0\0\0\0", 1, 2), (b"\x2c\0\0\0\0", 9, 1), (b"\x2c\0\0\0\0", 10, 1))),
+    "gif": _both(
+        _at("little", (6, 2), (8, 2), (10, 1), (11, 1), (0, 3), (3, 3)),
+        _after("little", (_FRAME, 5, 2), (_FRAME, 7, 2), (_FRAME, 1, 2), (_FRAME, 9, 1), (_FRAME, 10, 1)),
+    ),
     "webp": _WEBP,
     "webp-lossy": _WEBP,
     "mp4": _MP4,
@@ -224,7 +230,7 @@ _FIELDS: dict[str, Callable[[bytes], list[Field]]] = {
         Field(512 * block + start, width, order)
         for block in range(len(data) // 512)
         if data[512 * block + 257 : 512 * block + 262] == b"ustar"
-        for start, width, order in ((0, 3, "big"), (124, 12, "octal"), (148, 8, "octal"), (156, 1, "big"), (257, 6, "big"))
+        for start, width, order in _TAR_FIELDS
     ],
     "zip-as-csv": _ZIP,
     "pictures.zip": _ZIP,

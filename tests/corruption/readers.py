@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy
 import torch
-from domains.video.notes import report_notes
 
 from domains.audio.checking import find_faults
 from domains.audio.files import FileClip, open_clips
 from domains.video.data import ClipData
 from domains.video.images import ImageData
+from domains.video.notes import report_notes
 from domains.video.pictures import list_archive
 from suite import checkpoint
 from suite.console import notice
@@ -41,7 +41,8 @@ def read_audio(path: Path) -> tuple[int, Any]:
 
 def read_picture(path: Path) -> Any:
     data = ImageData(dataset="files", size=SIZE, assets=_ASSETS)
-    return _filled(path, data.load_inputs([str(path)]).rows[0])
+    examples: Any = data.load_inputs([str(path)])
+    return _filled(path, examples.rows[0])
 
 
 def read_archive(path: Path) -> dict[str, Any]:
@@ -57,7 +58,8 @@ def read_archive(path: Path) -> dict[str, Any]:
 
 def read_video(path: Path) -> Any:
     data = ClipData(dataset="files", size=SIZE, assets=_ASSETS)
-    return _filled(path, data.load_inputs([str(path)]).videos[0]).frames()
+    examples: Any = data.load_inputs([str(path)])
+    return _filled(path, examples.videos[0]).frames()
 
 
 def _filled(path: Path, content: Any) -> Any:
@@ -92,8 +94,9 @@ READERS: dict[str, Callable[[Path], Any]] = {
 }  # fmt: skip
 
 SUFFIXES = {
-    "wav-float": ".wav", "png-alpha": ".png", "webp-lossy": ".webp", "parquet-checked": ".parquet", "zip-as-csv": ".csv",
-    "glove": ".txt", "checkpoint": ".ckpt", "checkpoint-alone": ".ckpt", "checkpoint-digest": ".ckpt",
+    "wav-float": ".wav", "png-alpha": ".png", "webp-lossy": ".webp", "parquet-checked": ".parquet",
+    "zip-as-csv": ".csv", "glove": ".txt", "checkpoint": ".ckpt", "checkpoint-alone": ".ckpt",
+    "checkpoint-digest": ".ckpt",
 }  # fmt: skip
 
 

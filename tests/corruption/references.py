@@ -1,6 +1,6 @@
-"""Independent decoders: what a file holds, by libraries that the readers do not use where there are such, or Damaged.
+"""Independent decoders: what a file holds, by libraries that the readers do not use where there are such.
 
-They are strict: whatever a checksum, a length or a count in the file contradicts is Damaged.
+They are strict: a checksum, a length or a count in the file that contradicts its content is a DamagedError.
 """
 
 import csv
@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from tests.corruption.containers import Damaged, check_ogg, check_png, pages_of, tar_headers
+from tests.corruption.containers import DamagedError, check_ogg, check_png, pages_of, tar_headers
 from tests.corruption.samples import COLUMNS, SIZE, TOKENIZER
 
 Rows = list[tuple[str, ...]]
@@ -36,18 +36,19 @@ def _decoded_audio(data: bytes, *, strict: bool = True) -> tuple[int, NDArray[An
         with av.open(io.BytesIO(data), metadata_errors="ignore") as container:
             stream = container.streams.audio[0]
             if stream.codec_context is None:
-                raise Damaged("FFmpeg: no decoder")
+                raise DamagedError("FFmpeg: no decoder")
             if strict:
                 stream.codec_context.options = {"err_detect": "crccheck+bitstream+buffer+explode"}
             for frame in _frames(container, stream, strict=strict):
-                rate = frame.sample_rate
+                rate, channels = frame.sample_rate, frame.layout.nb_channels
+                if frame.format.is_planar and len(frame.planes) != channels:
+                    raise DamagedError("another number of channels in the middle")
                 samples = frame.to_ndarray()
-                channels = frame.layout.nb_channels
                 parts.append(samples.T if frame.format.is_planar else samples.reshape(-1, channels))
     except _AV_ERRORS as error:
-        raise Damaged(f"FFmpeg: {error}") from None
+        raise DamagedError(f"FFmpeg: {error}") from None
     if len({part.shape[1] for part in parts}) != 1:
-        raise Damaged("no samples, or another number of channels in the middle")
+        raise DamagedError("no samples, or another number of channels in the middle")
     return rate, numpy.concatenate(parts)
 
 
@@ -71,32 +72,32 @@ def _scaled(samples: NDArray[Any]) -> NDArray[numpy.float32]:
 
 def wav(data: bytes) -> tuple[int, NDArray[numpy.float32]]:
     if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
-        raise Damaged("no RIFF WAVE file")
+        raise DamagedError("no RIFF WAVE file")
     place, chunks = 12, {}
     while place + 8 <= len(data):
         name, length = struct.unpack("<4sI", data[place : place + 8])
         if name == b"data" and length in (0, 0x7FFFFFFF, 0xFFFFFFFF):  # a stream: to the end of the file
             length = len(data) - place - 8
         if place + 8 + length > len(data):
-            raise Damaged(f"chunk {name!r} ends after the file")
+            raise DamagedError(f"chunk {name!r} ends after the file")
         if name in chunks:
-            raise Damaged(f"chunk {name!r} twice")
+            raise DamagedError(f"chunk {name!r} twice")
         chunks[name] = data[place + 8 : place + 8 + length]
         place += 8 + length + length % 2
     if any(data[place:]) or len(chunks.get(b"fmt ", b"")) < 16 or b"data" not in chunks:
-        raise Damaged("bytes are left over, or chunks are missing")
+        raise DamagedError("bytes are left over, or chunks are missing")
     tag, channels, rate, _, block, bits = struct.unpack("<HHIIHH", chunks[b"fmt "][:16])
     kinds = {(1, 8): "u1", (1, 16): "<i2", (1, 32): "<i4", (3, 32): "<f4", (3, 64): "<f8"}
     size = -(-bits // 8)  # bytes of a sample, which may have unused bits
     if (tag, 8 * size) not in kinds:
         return _other_wav(data)
     if not channels or not rate or block != size * channels or not len(chunks[b"data"]):
-        raise Damaged("a format chunk that contradicts itself")
+        raise DamagedError("a format chunk that contradicts itself")
     if len(chunks[b"data"]) % block:
-        raise Damaged("an incomplete last sample")
+        raise DamagedError("an incomplete last sample")
     samples = numpy.frombuffer(chunks[b"data"], kinds[tag, 8 * size]).reshape(-1, channels)
     if not numpy.isfinite(samples).all():
-        raise Damaged("samples that are not finite")
+        raise DamagedError("samples that are not finite")
     return rate, _scaled(samples)
 
 
@@ -109,21 +110,21 @@ def flac(data: bytes) -> tuple[int, NDArray[numpy.float32]]:
     """Every file that was joined; each must have the samples, and the MD5 of them, that its header says."""
     mark = b"fLaC\0\0\0\x22"
     if not data.startswith(mark):
-        raise Damaged("no FLAC file")
+        raise DamagedError("no FLAC file")
     parts, rates = [], set()
     for part in data.split(mark)[1:]:
         rate, samples = _decoded_audio(mark + part)
         info = int.from_bytes(part[10:18], "big")
         bits, total, digest = (info >> 36 & 31) + 1, info & (1 << 36) - 1, part[18:34]
         if total not in (0, len(samples)):
-            raise Damaged(f"{len(samples)} samples where the header says {total}")
+            raise DamagedError(f"{len(samples)} samples where the header says {total}")
         stored = samples >> (samples.dtype.itemsize * 8 - bits) if bits != 16 else samples
         if any(digest) and hashlib.md5(stored.astype("<i2").tobytes()).digest() != digest:
-            raise Damaged("the MD5 of the samples is another")
+            raise DamagedError("the MD5 of the samples is another")
         parts.append(_scaled(samples))
         rates.add(rate)
     if len(rates) != 1:
-        raise Damaged("parts with other rates")
+        raise DamagedError("parts with other rates")
     return rates.pop(), numpy.concatenate(parts)
 
 
@@ -137,11 +138,11 @@ def ogg(data: bytes) -> tuple[int, NDArray[numpy.float32]]:
         rate, samples = _decoded_audio(data[start:stop])
         total = [page.granule for page in pages if page.start < stop][-1]
         if total > len(samples):
-            raise Damaged(f"{len(samples)} samples where the last page says {total}")
+            raise DamagedError(f"{len(samples)} samples where the last page says {total}")
         parts.append(_scaled(samples[:total]))
         rates.add(rate)
     if len(rates) != 1:
-        raise Damaged("parts with other rates")
+        raise DamagedError("parts with other rates")
     return rates.pop(), numpy.concatenate(parts)
 
 
@@ -159,7 +160,7 @@ def picture(data: bytes) -> NDArray[numpy.uint8]:
         with Image.open(io.BytesIO(data)) as file:
             file.load()
             if getattr(file, "n_frames", 1) > 1:
-                raise Damaged("several pictures")
+                raise DamagedError("several pictures")
             image: Image.Image = file
             try:
                 image = ImageOps.exif_transpose(file)
@@ -175,7 +176,7 @@ def picture(data: bytes) -> NDArray[numpy.uint8]:
                 )
             image = image.convert("RGB")
     except (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        raise Damaged(f"Pillow: {error}") from None
+        raise DamagedError(f"Pillow: {error}") from None
     scale = SIZE / min(image.size)
     width, height = (max(SIZE, round(side * scale)) for side in image.size)
     if image.size != (width, height):
@@ -191,7 +192,7 @@ def video(data: bytes) -> NDArray[numpy.uint8]:
         with av.open(io.BytesIO(data), metadata_errors="ignore") as container:
             stream: Any = container.streams.best("video")
             if stream is None or stream.codec_context is None:
-                raise Damaged("no video stream")
+                raise DamagedError("no video stream")
             stream.codec_context.options = {"err_detect": "crccheck+bitstream+buffer+explode"}
             aspect = float(stream.sample_aspect_ratio or 1) or 1.0
             for frame in container.decode(stream):
@@ -202,9 +203,9 @@ def video(data: bytes) -> NDArray[numpy.uint8]:
                 turned = numpy.rot90(pixels[top : top + SIZE, left : left + SIZE], round(frame.rotation / 90) % 4)
                 frames.append(turned)
     except _AV_ERRORS as error:
-        raise Damaged(f"FFmpeg: {error}") from None
+        raise DamagedError(f"FFmpeg: {error}") from None
     if not frames:
-        raise Damaged("no frames")
+        raise DamagedError("no frames")
     return numpy.stack(frames)
 
 
@@ -212,7 +213,7 @@ def _text(data: bytes) -> str:
     try:
         return data.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
     except UnicodeDecodeError as error:
-        raise Damaged(str(error)) from None
+        raise DamagedError(str(error)) from None
 
 
 def _chosen(rows: list[list[str]]) -> Rows:
@@ -221,9 +222,9 @@ def _chosen(rows: list[list[str]]) -> Rows:
         rows = rows[1:]
     header = [name.strip() for name in rows[0]] if rows else []
     if any(header.count(column) != 1 for column in COLUMNS) or len(rows) < 2:
-        raise Damaged(f"header {header}, {len(rows)} rows")
+        raise DamagedError(f"header {header}, {len(rows)} rows")
     if any(len(row) != len(header) for row in rows):
-        raise Damaged("rows of another width than the header")
+        raise DamagedError("rows of another width than the header")
     places = [header.index(column) for column in COLUMNS]
     return [tuple(row[place] for place in places) for row in rows[1:]]
 
@@ -233,13 +234,13 @@ def csv_table(data: bytes) -> Rows:
     try:
         return _chosen(list(csv.reader(io.StringIO(_text(data), newline=""), strict=True)))
     except csv.Error as error:
-        raise Damaged(str(error)) from None
+        raise DamagedError(str(error)) from None
 
 
 def lines(data: bytes) -> list[str]:
     text = _text(data)
     if not text:
-        raise Damaged("empty")
+        raise DamagedError("empty")
     found = text.replace("\r\n", "\n").split("\n")
     return found[:-1] if found[-1] == "" else found
 
@@ -250,7 +251,7 @@ def tsv_table(data: bytes) -> Rows:
 
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len({name for name, _ in pairs}) < len(pairs):
-        raise Damaged("a key twice")
+        raise DamagedError("a key twice")
     return dict(pairs)
 
 
@@ -262,7 +263,7 @@ def _shown(value: Any) -> str:
         return value
     if isinstance(value, bool | int | float):
         return json.dumps(value)
-    raise Damaged(f"a {type(value).__name__} where text is needed")
+    raise DamagedError(f"a {type(value).__name__} where text is needed")
 
 
 def jsonl_table(data: bytes) -> Rows:
@@ -270,14 +271,14 @@ def jsonl_table(data: bytes) -> Rows:
     try:
         records = [json.loads(line, object_pairs_hook=_no_repeats) for line in lines(data) if line.strip()]
         if not all(isinstance(record, dict) for record in records):
-            raise Damaged("a line that is no object")
+            raise DamagedError("a line that is no object")
         if not all(any(column in record for record in records) for column in COLUMNS):
-            raise Damaged("a column is missing")
+            raise DamagedError("a column is missing")
         for record in records:
             rows.append(tuple(_shown(record.get(column)) for column in COLUMNS))
             "".join(rows[-1]).encode()
     except (ValueError, RecursionError) as error:
-        raise Damaged(str(error)) from None
+        raise DamagedError(str(error)) from None
     return rows
 
 
@@ -288,10 +289,10 @@ def parquet_table(data: bytes) -> Rows:
         table.validate(full=True)
         names = file.schema_arrow.names
         if any(names.count(column) != 1 for column in COLUMNS) or table.num_rows != file.metadata.num_rows:
-            raise Damaged("no such columns, or another number of rows than the footer says")
+            raise DamagedError("no such columns, or another number of rows than the footer says")
         values = [table.column(column).to_pylist() for column in COLUMNS]
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
-        raise Damaged(str(error)) from None
+        raise DamagedError(str(error)) from None
     return [tuple(map(_shown, row)) for row in zip(*values, strict=True)]
 
 
@@ -299,7 +300,7 @@ def unpacked(data: bytes) -> bytes:
     try:
         return gzip.decompress(data)
     except (EOFError, OSError, zlib.error, struct.error) as error:
-        raise Damaged(str(error)) from None
+        raise DamagedError(str(error)) from None
 
 
 def tar(data: bytes) -> dict[str, Any]:
@@ -310,17 +311,17 @@ def tar(data: bytes) -> dict[str, Any]:
             members: Iterator[Any] = (member for member in archive if not member.isdir())
             return {member.name: _member(archive, member) for member in members}
     except (tarfile.TarError, OSError, ValueError) as error:
-        raise Damaged(str(error)) from None
+        raise DamagedError(str(error)) from None
 
 
 def _member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Any:
     if not member.isfile():
-        raise Damaged(f"{member.name} is no file")
+        raise DamagedError(f"{member.name} is no file")
     file = archive.extractfile(member)
     assert file is not None
     try:
         return picture(file.read())
-    except Damaged:
+    except DamagedError:
         return None
 
 
@@ -332,16 +333,16 @@ def pictures_zip(data: bytes) -> dict[str, Any]:
             for member in archive.infolist():
                 found[member.filename] = _zip_member(archive, member)
             if len(found) != len(archive.infolist()) or data.count(b"PK\3\4") != len(found):
-                raise Damaged("members are left out")
+                raise DamagedError("members are left out")
             return found
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError, struct.error) as error:
-        raise Damaged(str(error)) from None
+        raise DamagedError(str(error)) from None
 
 
 def _zip_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Any:
     try:
         return picture(archive.read(member))
-    except (Damaged, zipfile.BadZipFile, zlib.error, RuntimeError, OSError, EOFError):
+    except (DamagedError, zipfile.BadZipFile, zlib.error, RuntimeError, OSError, EOFError):
         return None
 
 
@@ -361,10 +362,10 @@ def glove(data: bytes) -> dict[str, list[float]]:
         try:
             numbers = [float(field) for field in row[-size:]]
         except ValueError as error:
-            raise Damaged(str(error)) from None
+            raise DamagedError(str(error)) from None
         again = word in found and word in wanted
         if not word.strip() or again or len(numbers) != size or not numpy.isfinite(numbers).all():
-            raise Damaged(f"the line of {word!r}")
+            raise DamagedError(f"the line of {word!r}")
         found[word] = numbers
     return found
 
@@ -377,7 +378,8 @@ REFERENCES: dict[str, Callable[[bytes], Any]] = {
     "wav": wav, "wav-float": wav, "flac": flac, "ogg": ogg, "mp3": mp3,
     "png": picture, "png-alpha": picture, "jpeg": picture, "gif": picture, "webp": picture, "webp-lossy": picture,
     "mp4": video, "mkv": video, "avi": video,
-    "csv": csv_table, "tsv": tsv_table, "jsonl": jsonl_table, "txt": lines, "zip-as-csv": csv_table, "pictures.zip": pictures_zip,
+    "csv": csv_table, "tsv": tsv_table, "jsonl": jsonl_table, "txt": lines, "zip-as-csv": csv_table,
+    "pictures.zip": pictures_zip,
     "parquet": parquet_table, "parquet-checked": parquet_table,
     "csv.gz": _inside(csv_table), "txt.gz": _inside(lines), "tar": tar, "tar.gz": _inside(tar), "glove": glove,
 }  # fmt: skip

@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 
 from suite import checkpoint
 from suite.errors import SuiteError
-from tests.corruption.containers import Damaged
+from tests.corruption.containers import DamagedError
 from tests.corruption.mutations import mutate
 from tests.corruption.readers import CONCEALING, difference, read, suffix_of
 from tests.corruption.references import REFERENCES
 from tests.corruption.samples import MAKERS, checkpoint_content, write_checkpoint
 
+EACH = 200
+"""Mutations of each format in the slow tier."""
 SECONDS = 10.0
 MEGABYTES = 500.0
 """Most memory that reading a file may add; the libraries themselves take another 500 MB at most."""
@@ -25,7 +27,7 @@ _FAILED = "failed"
 
 
 class Result(NamedTuple):
-    """One of equal, refused, reported and failed; with what was said, seconds of the processor, and megabytes of memory that it took."""
+    """One of equal, refused, reported and failed, and why; seconds of the processor, and megabytes that it took."""
 
     outcome: str
     said: str
@@ -123,7 +125,7 @@ def _compare(case: Case, data: bytes, path: Path, content: Any, said: str) -> tu
     try:
         expected = _expected(case, data)
         wrong, damaged = difference(case.format, content, expected), False
-    except Damaged as error:
+    except DamagedError as error:
         wrong, damaged = f"read, but damaged: {error}", True
     if path.name in said and (wrong is None or damaged or case.format in CONCEALING):
         return "reported", said.strip()

@@ -8,7 +8,7 @@ import bz2
 import gzip
 import lzma
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tarfile import ReadError
@@ -21,7 +21,7 @@ from suite.packed import PackedReader
 _PIECE = 1 << 20
 _BLOCK = 512
 _MAGIC = b"ustar"  # of a header, from byte 257 on
-_UNPACK = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open, b"\x5d\0\0": lzma.open}
+_UNPACK: dict[bytes, Callable[[BinaryIO], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open, b"\x5d\0\0": lzma.open}
 
 
 class _Header(tarfile.TarInfo):
@@ -29,7 +29,7 @@ class _Header(tarfile.TarInfo):
     def fromtarfile(cls, tarfile: Any) -> "_Header":
         """The next header; damage and a missing end are told apart from the end."""
         try:
-            found = cast(_Header, super().fromtarfile(tarfile))
+            found = super().fromtarfile(tarfile)
         except _errors("EOFHeaderError"):
             raise
         except _errors("EmptyHeaderError") as error:
@@ -69,8 +69,7 @@ def open_tar(path: Path) -> Iterator[tarfile.TarFile]:
         tarfile.TarError, DataError: an archive that is not whole, or to which another one was joined.
         OSError: it cannot be read.
     """
-    with _content(path) as file, _Archive.open(fileobj=file, mode="r|") as opened:
-        archive = cast(_Archive, opened)
+    with _content(path) as file, _Archive.open(fileobj=file, mode="r|") as archive:
         archive.most = file.most if isinstance(file, PackedReader) else path.stat().st_size
         archive.check_offset()
         yield archive

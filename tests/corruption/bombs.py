@@ -70,7 +70,8 @@ def _jpeg() -> bytes:
 def _tar(mode: str, *, size: int) -> bytes:
     """A member of ``size`` zeros behind a picture."""
     file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode=f"w{mode}") as archive:
+    opened: Any = tarfile.open(fileobj=file, mode=f"w{mode}")  # type: ignore[call-overload]
+    with opened as archive:
         for name, length in (("train/a/1.png", 0), ("test/a/2.png", size)):
             data = MAKERS["png"](1)
             member = tarfile.TarInfo(name)

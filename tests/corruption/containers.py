@@ -58,8 +58,9 @@ def pages_of(data: bytes) -> Iterator[Page]:
         if data[place : place + 4] != b"OggS" or place + 27 > len(data) or stop > len(data):
             raise DamagedError(f"no whole Ogg page at byte {place}")
         page = data[place:stop]
-        fields = [int.from_bytes(page[a:b], "little") for a, b in ((6, 14), (14, 18), (18, 22), (22, 26))]
-        yield Page(place, stop, page[5], *fields[:3], valid=ogg_checksum(page) == fields[3])
+        places = ((6, 14), (14, 18), (18, 22), (22, 26))
+        granule, serial, number, checksum = (int.from_bytes(page[a:b], "little") for a, b in places)
+        yield Page(place, stop, page[5], granule, serial, number, valid=ogg_checksum(page) == checksum)
         place = stop
 
 

@@ -189,7 +189,7 @@ def video(data: bytes) -> NDArray[numpy.uint8]:
     """Every frame by a loop of PyAV."""
     frames: list[NDArray[numpy.uint8]] = []
     try:
-        with av.open(io.BytesIO(data), metadata_errors="ignore") as container:
+        with av.open(io.BytesIO(data), mode="r", metadata_errors="ignore") as container:
             stream: Any = container.streams.best("video")
             if stream is None or stream.codec_context is None:
                 raise DamagedError("no video stream")

@@ -143,7 +143,8 @@ def _packed(make: Callable[[int], bytes]) -> Callable[[int], bytes]:
 def _tar(mode: str) -> Callable[[int], bytes]:
     def make(number: int) -> bytes:
         file = io.BytesIO()
-        with tarfile.open(fileobj=file, mode=f"w{mode}") as archive:
+        opened: Any = tarfile.open(fileobj=file, mode=f"w{mode}")  # type: ignore[call-overload]
+        with opened as archive:
             for place in range(6):
                 data = _picture("PNG")(10 * number + place)
                 split, label = ("train", "test")[place % 2], "ab"[place // 3]

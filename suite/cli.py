@@ -1,18 +1,23 @@
 """The entry of every command: finds the domain before torch is imported, runs a verb, turns errors into one line."""
 
+import contextlib
+import os
 import re
+import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from suite.console import forget_notices, speak_utf8
+from suite.console import forget_notices, is_first_process, speak_utf8
 from suite.errors import SuiteError, UsageError
 from suite.peek import names_domain, peek_domain
 
 CONFIGS = Path(__file__).parent.parent / "configs"
+_PARENT = os.getppid()
 
 
 @dataclass(frozen=True)
@@ -82,8 +87,27 @@ def _another_ended(error: Exception) -> SuiteError:
 def _fail(verb: str, arguments: Sequence[str], error: Exception, status: int) -> int:
     if "--debug" in arguments:
         traceback.print_exc()
-    print(f"{verb}: {' '.join(_message(error).splitlines())}", file=sys.stderr)
+    if not _is_repeated():
+        print(f"{verb}: {' '.join(_message(error).splitlines())}", file=sys.stderr)
     return status
+
+
+def _is_repeated(seconds: float = 3.0) -> bool:
+    """Whether rank 0 ends too, which has then printed this error: an error of another rank alone must be seen.
+
+    Another rank waits to find out: a launcher ends all processes after the first one, and the parent is rank 0 if
+    Lightning started this process.
+    """
+    if is_first_process():
+        return False
+    with contextlib.suppress(ValueError):  # outside of the main thread
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if os.getppid() != _PARENT:
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def _message(error: Exception) -> str:

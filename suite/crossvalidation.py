@@ -11,32 +11,39 @@ import statistics
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 from suite import run_folder
 from suite.checkpoint import write_text
 from suite.cli import Domains
+from suite.config import plain
 from suite.console import notice, report
-from suite.domain import Domain
+from suite.data import SuiteDataModule
+from suite.domain import Domain, Task
 from suite.errors import CheckpointError, SuiteError, UsageError
 from suite.fitting import fit
-from suite.parser import recipes_first
+from suite.fold_data import read_trained, refuse_changed_folds, refuse_other_folds, summarise_data
+from suite.parser import SuiteParser, recipes_first, settings_of
 from suite.peek import peek_task
+from suite.resume import changes, flatten
 from suite.run_lock import locked
 from suite.verb_parsers import default_recipe, fit_parser, require_one_device
 
 Figures = dict[str, float]
+_NOT_SETTINGS = ("config", "resume", "debug", "name", "runs")
+# Neither what is trained nor how it is scored depends on these.
+_WITHOUT_EFFECT = ("data.num_workers", "tracking.", "trainer.enable_progress_bar")
 
 
 def crossvalidate(arguments: Sequence[str], domain_name: str, domains: Domains) -> None:
     """Train and test on each of ``--folds`` folds; print a table and write it as JSON beside the runs.
 
     With ``--source`` each fold is fine-tuned from that checkpoint, else trained from scratch. Called again with the
-    same words it goes on where it stopped.
+    same settings and data it continues where it stopped.
 
     Raises:
-        UsageError: a task whose data has no folds, several processes, or other words under the same name.
-        SuiteError: as ``fit``.
+        UsageError: a task whose data has no folds, several processes, or other settings under the same name.
+        SuiteError: as ``fit``; or data that changed since a fold was trained.
     """
     with ExitStack() as held:
         _crossvalidate(arguments, domain_name, domains, held=held)
@@ -49,12 +56,16 @@ def _crossvalidate(arguments: Sequence[str], domain_name: str, domains: Domains,
         report(_parser(domain_name).format_help())
         return
     verb = "finetune" if any(word.split("=")[0] == "--source" for word in rest) else "fit"
-    _check(rest, domains.load(domain_name), domains, verb=verb)
+    plan = _check(rest, domains.load(domain_name), domains, verb=verb)
     folder = Path(options.runs) / domain_name
     path = folder / f"{options.name}.folds.json"
     folder.mkdir(parents=True, exist_ok=True)
     held.enter_context(locked(folder, name=f"{path.name}.lock"))
-    content = _begin(path, folds=options.folds, arguments=rest)
+    content = _begin(path, folds=options.folds, arguments=rest, plan=plan)
+    if content["folds"]:
+        done = content["folds"][-1]
+        data = plan.data_of(folds=options.folds, fold=done["fold"])
+        refuse_changed_folds(done, data, folder=folder / done["run"], where=str(path))
     for fold in range(len(content["folds"]), options.folds):
         notice(f"fold {fold + 1} of {options.folds}")
         name = f"{options.name}-fold{fold}"
@@ -64,9 +75,12 @@ def _crossvalidate(arguments: Sequence[str], domain_name: str, domains: Domains,
             words += [f"--threads={content['threads']}"]
         outcome = fit([*words, *_place(folder / name)], domain_name, domains, verb=verb)
         content.setdefault("threads", outcome.threads)
-        content["folds"].append({"fold": fold, "run": name, "figures": outcome.figures})
+        trained = read_trained(folder / name)
+        data_of_fold = summarise_data(trained.splits) if trained else None
+        content["folds"].append({"fold": fold, "run": name, "figures": outcome.figures, "data": data_of_fold})
         if outcome.partial is not None:
             content["folds"][-1]["partial"] = outcome.partial
+        refuse_other_folds(content["folds"], complete=options.folds, where=str(path))
         _write(path, content)
     report("")
     for line in table([each["figures"] for each in content["folds"]]):
@@ -101,7 +115,25 @@ def _options(arguments: Sequence[str], domain: str) -> tuple[argparse.Namespace,
     return options, rest
 
 
-def _check(arguments: Sequence[str], domain: Domain, domains: Domains, *, verb: str) -> None:
+class _Plan(NamedTuple):
+    """What the command line asks of each fold: its parser, its parsed settings, and the task."""
+
+    parser: SuiteParser
+    config: Any
+    task: Task
+
+    def settings(self, *, folds: int) -> dict[str, Any]:
+        """The settings that decide results, by dotted name."""
+        settings = {"folds": folds, **settings_of(self.config, without=_NOT_SETTINGS)}
+        return {name: value for name, value in flatten(settings).items() if not name.startswith(_WITHOUT_EFFECT)}
+
+    def data_of(self, *, folds: int, fold: int) -> SuiteDataModule:
+        """The data module of a fold, before anything is trained on it."""
+        run = self.parser.instantiate(self.config)
+        return cast(Any, self.task.data)(**{**vars(run.data), "folds": folds, "fold": fold}, seed=run.seed, assets=None)
+
+
+def _check(arguments: Sequence[str], domain: Domain, domains: Domains, *, verb: str) -> _Plan:
     for word in arguments:
         if word.split("=")[0] in ("--data.fold", "--data.folds", "--resume"):
             raise UsageError(f"{word.split('=')[0]} is crossvalidate's own: leave it out")
@@ -113,24 +145,32 @@ def _check(arguments: Sequence[str], domain: Domain, domains: Domains, *, verb: 
         raise UsageError(f"domain {domain.name}, task {task}: its data has no folds, so it cannot be cross-validated")
     config = parser.parse_args(recipes_first(arguments))
     require_one_device(config.trainer, what="folds are trained")
+    return _Plan(parser, config, domain.task(task))
 
 
-def _begin(path: Path, *, folds: int, arguments: Sequence[str]) -> dict[str, Any]:
+def _begin(path: Path, *, folds: int, arguments: Sequence[str], plan: _Plan) -> dict[str, Any]:
     """What stands in the file of results, or the beginning of one.
 
     Raises:
-        UsageError: results of other words.
+        UsageError: results of other settings.
         SuiteError: a damaged file.
     """
+    words, settings = [f"--folds={folds}", *arguments], plan.settings(folds=folds)
     if not path.is_file():
-        return {"arguments": [f"--folds={folds}", *arguments], "folds": []}
+        return {"arguments": words, "settings": settings, "folds": []}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         before, done = list(content["arguments"]), len(content["folds"])
     except (ValueError, KeyError, TypeError):
         raise SuiteError(f"{path}: damaged: delete it, or choose another --name") from None
-    if before != [f"--folds={folds}", *arguments]:
-        raise UsageError(f"{path}: has results of {' '.join(before)}: give the same words, or choose another --name")
+    if "settings" in content:
+        defaults = flatten(plain(plan.parser.get_defaults()))  # of settings that came later
+        old = {**{name: defaults[name] for name in settings.keys() & defaults.keys()}, **content["settings"]}
+        if different := changes(old, settings, may_change=()):
+            text = ", ".join(different)
+            raise UsageError(f"{path}: has results of other settings: {text}: give the same, or choose another --name")
+    elif sorted(before) != sorted(words):  # an earlier version kept only the words
+        raise UsageError(f"{path}: has results of {' '.join(before)}: give the same, or choose another --name")
     notice(f"{path}: {done} fold(s) are done")
     return content
 

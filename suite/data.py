@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from suite.errors import CheckpointError, DataError, UsageError
+from suite.fingerprints import Fingerprint, fingerprint_examples
 from suite.inputs import InputColumns, add_input_arguments, read_inputs
 from suite.sampler import Batching, BucketBatchSampler, Key, WindowBatchSampler, plan_batches
 from suite.seeding import mix
@@ -81,6 +82,10 @@ class SuiteDataModule(LightningDataModule):
     prediction_steps: ClassVar[int | None] = 1024
     """Padded steps of an input in a full batch of ``predict``, unless ``max_tokens`` limits them: a longer input makes
     its batch smaller and, if it is long enough, stands alone. No limit if ``None``."""
+    order_matters: ClassVar[bool] = False
+    """Whether the metrics of a split depend on the order of its items, as they do for parts of one long sequence."""
+    compares_sources: ClassVar[bool] = True
+    """Whether ``evaluate`` may fingerprint the training items too, to compare what a held-out split was drawn from."""
 
     def __init__(
         self,
@@ -100,6 +105,7 @@ class SuiteDataModule(LightningDataModule):
         self._assets = assets
         self._examples: dict[str, Examples] = {}
         self._batchings: dict[tuple[Any, ...], tuple[Examples, Batching]] = {}
+        self._fingerprints: dict[str, Fingerprint] = {}
         self._position = (0, 0)
 
     def load(self, split: str) -> Examples:
@@ -151,14 +157,31 @@ class SuiteDataModule(LightningDataModule):
             self._examples[split] = examples
         return self._examples[split]
 
+    def fingerprint_of(self, split: str) -> Fingerprint:
+        """The content of a split, a digest of each item; taken once."""
+        if split not in self._fingerprints:
+            self._fingerprints[split] = self.take_fingerprint(split)
+        return self._fingerprints[split]
+
+    def take_fingerprint(self, split: str) -> Fingerprint:
+        """The content of a split: here all that its examples hold, fetched with seed 0.
+
+        A domain that knows its items has cheaper ones: texts and labels, digests of files.
+        """
+        return fingerprint_examples(self.examples(split), where=split)
+
     def fingerprint(self) -> str:
-        """A digest of the training split's size and lengths; a run goes on only with the data it began with."""
+        """A digest of the training split; a run resumes only with the data that it began with."""
+        return self.fingerprint_of("train").sha256
+
+    def earlier_fingerprint(self) -> str:
+        """The digest of the training split that checkpoints of earlier versions hold."""
         lengths = numpy.ascontiguousarray(self.examples("train").lengths, dtype=numpy.int64)
         return hashlib.sha256(repr(lengths.shape).encode() + lengths.tobytes()).hexdigest()
 
     def is_known_as(self, fingerprint: str) -> bool:
-        """Whether the training data has this ``fingerprint``, or had it where these were made otherwise."""
-        return fingerprint == self.fingerprint()
+        """Whether the training data has this ``fingerprint``, by this version or an earlier one."""
+        return fingerprint == self.fingerprint() or fingerprint == self.earlier_fingerprint()
 
     def loader(self, split: str, *, shuffle: bool, epoch: int = 0, start_batch: int = 0) -> DataLoader[Any]:
         """Batches of a split for this process."""

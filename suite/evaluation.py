@@ -12,26 +12,32 @@ from suite.domain import Task
 from suite.gather import gather_results
 from suite.limits import partial_label
 from suite.parser import SuiteParser
-from suite.restore import restore
+from suite.restore import restore_with_origin
 from suite.result_file import ResultFile, check_output
+from suite.trained_data import check_evaluated
 
 
 def evaluate(arguments: Sequence[str], domains: Domains) -> None:
     """Evaluate ``--checkpoint`` on ``--data.split``; ``--output`` keeps each result as a line of JSON.
 
     Raises:
-        SuiteError: no such split, no folder for the output, a damaged checkpoint, or data that cannot be read.
+        SuiteError: no such split, no folder for the output, a damaged checkpoint, data that cannot be read, or data
+            that changed since training.
     """
-    module, data, trainer, options = restore("evaluate", arguments, domains, add=_add)
+    restored, origin = restore_with_origin("evaluate", arguments, domains, add=_add)
+    module, data, trainer, options = restored
     if options.output is not None:
         check_output(options.output, inputs=[options.checkpoint])
     data.test_split = options.split
+    lines = check_evaluated(origin.trained, data, options.split, asked=origin.asked, named=origin.named)
     data.examples(options.split)
     module.kept = []
     trainer.test(module, datamodule=data, verbose=False)
     partial = partial_label(trainer, data, "test")
     counted = f"{len(data.examples(options.split).lengths):,} examples"
     report(f"{options.split}: {counted}" if partial is None else f"{options.split}: {counted}; {partial}")
+    for line in lines:
+        report(line)
     for line in figure_lines(test_figures(trainer), module):
         report(line)
     for line in module.evaluation_lines("test"):

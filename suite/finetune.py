@@ -4,7 +4,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,10 @@ REPORT = "source.json"
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint that a run begins with: the ``config`` of how, the ``record`` of origin, and what it holds."""
+    """A checkpoint that a run begins with: the ``config`` of how, the ``record`` of origin, and what it holds.
+
+    ``trained_on`` is its own record, for the fingerprints of its data.
+    """
 
     config: FinetuneConfig
     record: dict[str, Any]
@@ -35,6 +38,7 @@ class Source:
     settings: dict[str, Any]
     assets: dict[str, Any]
     state: dict[str, Tensor]
+    trained_on: dict[str, Any] = field(default_factory=dict)
 
     def defaults(self, task: Task) -> dict[str, Any]:
         """Settings that ``task`` takes over: of the model all, of the data those that decide what is trained.
@@ -142,7 +146,7 @@ def open_source(given: str | None, *, config: FinetuneConfig, domain: Domain, lo
         "step": checkpoint.get("global_step"),
         "source": record.get("source"),  # where the source itself came from
     }
-    return Source(config, origin, task, settings, record["assets"], state)
+    return Source(config, origin, task, settings, record["assets"], state, record)
 
 
 def _digest(path: Path) -> str:

@@ -33,11 +33,13 @@ from suite.resume import refuse_average, refuse_changes
 from suite.rewind import set_later_aside
 from suite.run_lock import locked
 from suite.seeding import seed_everything
+from suite.splits import SPLITS
 from suite.threads import settle_threads
 from suite.tracking import TrackingConfig, build_logger, check_online, finish, resolve_mode
+from suite.trained_data import DATA_KEY, TrainedData, make_data_record, refuse_changed
 from suite.trainer import build_trainer, quiet_libraries
 from suite.trainer_settings import check_validation_interval
-from suite.verb_parsers import default_recipe, fit_parser, report_defaults, run_needs
+from suite.verb_parsers import default_recipe, describe_defaults, fit_parser, run_needs
 from suite.wandb_logger import read_run_id
 
 _NOT_SETTINGS = ("config", "resume", "debug", "name", "runs")
@@ -90,14 +92,14 @@ def _fit_verb(
         settle_precision(config.trainer)
     given = parser.given(arguments, decided=decided)
     refuse_unused(dict(config.items()), given, run_needs(domain.task(name)))
-    if config.resume is None:
-        report_defaults(config, defaults)
+    note = describe_defaults(config, defaults) if config.resume is None else None
     settings = settings_of(config, without=_NOT_SETTINGS)
     run = parser.instantiate(config)
     tracking = TrackingConfig(**vars(run.tracking))
     check_online(resolve_mode(tracking))
     task = domain.task(name)
-    return _train(run, settings, domain=domain, task=task, tracking=tracking, source=source, origin=origin, held=held)
+    origins: dict[str, Any] = {"source": source, "origin": origin}
+    return _train(run, settings, domain=domain, task=task, tracking=tracking, **origins, held=held, note=note)
 
 
 def _parse_over(
@@ -137,6 +139,7 @@ def _train(
     source: Path | None,
     origin: Source | None,
     held: ExitStack,
+    note: str | None,
 ) -> Outcome:
     prepare_process(threads=1)  # initial weights do not depend on the number that is settled below
     seed_everything(run.seed, "weights")
@@ -154,6 +157,10 @@ def _train(
         module.begin(data)
     batches = _count_batches(data)["train"]
     check_validation_interval(vars(run.trainer), batches)
+    if checkpoint and source:
+        refuse_changed(TrainedData.of(checkpoint[RECORD_KEY], source), data, limited=_limited(run.trainer))
+    if note is not None:  # after what may be wrong with the data, so that an error stays a single line
+        notice(note)
     if batches == 1:
         count = len(data.examples("train").lengths)
         notice(f"data: the {count} training examples fit one batch: every epoch is a single step")
@@ -166,12 +173,20 @@ def _train(
             origin.announce(folder, report)
         before = origin.record if origin else checkpoint[RECORD_KEY].get("source") if checkpoint else None
         record = make_record(settings=settings, assets=data.assets, source=before)
+        record[DATA_KEY] = make_data_record(data, source=origin.trained_on if origin else None)
+        if checkpoint and "earlier" in checkpoint[RECORD_KEY].get(DATA_KEY, {}):
+            record[DATA_KEY]["earlier"] = checkpoint[RECORD_KEY][DATA_KEY]["earlier"]
         outcome = _run_in(folder, run, record, module, data, tracking=tracking, checkpoint=checkpoint, source=source)
         outcome.threads = run.threads
         return outcome
     finally:
         if source is None:  # of a run that goes on nothing is ever removed
             run_folder.discard_empty(folder)
+
+
+def _limited(trainer: Any) -> list[str]:
+    """The splits of which a run takes only the first batches."""
+    return [split for split in ("val", "test") if trainer.get(f"limit_{split}_batches") not in (None, 1.0)]
 
 
 def _count_batches(data: SuiteDataModule) -> dict[str, int]:
@@ -205,7 +220,8 @@ def _run_in(
     settings = record["settings"]
     followed = {**settings, "source": record["source"]} if "source" in record else settings
     loggers = _build_loggers(tracking, folder, followed, checkpoint, closing=closing_names(module))
-    start = {"data": data.fingerprint(), "step": checkpoint["global_step"] if checkpoint else 0}
+    content = {split: data.fingerprint_of(split).sha256 for split in SPLITS}
+    start = {"data": content, "step": checkpoint["global_step"] if checkpoint else 0}
     trainer = build_trainer(run, folder, record=record, module=module, loggers=loggers, start=start)
     if is_first_process():
         run_folder.write_config(folder, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))

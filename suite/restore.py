@@ -21,6 +21,7 @@ from suite.parser import SuiteParser, parse_over, settings_of
 from suite.peek import peek
 from suite.precision import settle_precision
 from suite.process import prepare_process
+from suite.trained_data import TrainedData
 from suite.trainer import construct, quiet_libraries
 from suite.verb_parsers import checkpoint_needs, checkpoint_parser, refuse_trained
 
@@ -32,6 +33,14 @@ class Restored(NamedTuple):
     data: SuiteDataModule
     trainer: Trainer
     options: Any
+
+
+class Origin(NamedTuple):
+    """The data of a checkpoint, the data settings that were ``asked`` for, and those that the line ``named``."""
+
+    trained: TrainedData
+    asked: dict[str, Any]
+    named: set[str]
 
 
 def load_module(path: str | Path, *, load: Callable[[str], Any], decoding: Any = None) -> SuiteModule:
@@ -96,6 +105,13 @@ def best_of(path: str) -> Path:
 def restore(
     verb: str, arguments: Sequence[str], domains: Domains, *, add: Callable[[SuiteParser, Task], None]
 ) -> Restored:
+    """As ``restore_with_origin``, for a command that does not compare data."""
+    return restore_with_origin(verb, arguments, domains, add=add)[0]
+
+
+def restore_with_origin(
+    verb: str, arguments: Sequence[str], domains: Domains, *, add: Callable[[SuiteParser, Task], None]
+) -> tuple[Restored, Origin]:
     """Read ``--checkpoint``, then the rest of the command line over its settings; ``add`` declares the verb's own.
 
     Raises:
@@ -132,7 +148,9 @@ def restore(
         seed=settings["seed"],
         assets=checkpoint[RECORD_KEY]["assets"],
     )
-    return Restored(module, data, _trainer(options), options)
+    named = {word.partition("=")[0].removeprefix("--data.").rstrip("+") for word in arguments if word[:7] == "--data."}
+    origin = Origin(TrainedData.of(checkpoint[RECORD_KEY], path), asked, named)
+    return Restored(module, data, _trainer(options), options), origin
 
 
 def _refuse_own_rows(trained: dict[str, Any], asked: dict[str, Any]) -> None:

@@ -35,13 +35,13 @@ def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+def changes(old: dict[str, Any], new: dict[str, Any], *, may_change: tuple[str, ...] = MAY_CHANGE) -> list[str]:
     """The settings that differ between two runs and may not within one, each with both values."""
     before, after = flatten(old), flatten(new)
     return [
         f"{key} (was {before.get(key)}, now {after.get(key)})"
         for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and not key.startswith(MAY_CHANGE)
+        if before.get(key) != after.get(key) and not key.startswith(may_change)
     ]
 
 

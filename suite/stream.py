@@ -11,7 +11,7 @@ chunks are cut. The carried state is not one; it is saved with a checkpoint as p
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, ClassVar, NamedTuple, Protocol, cast
 
 import numpy
 import torch
@@ -188,6 +188,8 @@ class StreamDataModule(SuiteDataModule):
         seed: decides where chunks are cut.
         assets: what a checkpoint brought along.
     """
+
+    order_matters: ClassVar[bool] = True
 
     def __init__(
         self,

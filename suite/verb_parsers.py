@@ -8,7 +8,6 @@ from typing import Any, Literal, Union, cast, get_args
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch import Trainer
 
-from suite.console import notice
 from suite.domain import Domain, Task
 from suite.effects import Needs, declared, never
 from suite.errors import UsageError
@@ -45,14 +44,15 @@ def default_recipe(domain: Domain, task: str, configs: Path) -> Path:
     return configs / domain.name / ("default.yaml" if task == domain.default else f"{task}.yaml")
 
 
-def report_defaults(config: Any, defaults: Path) -> None:
-    """Say that defaults made for the embedded sample apply to other data, if no recipe was given."""
+def describe_defaults(config: Any, defaults: Path) -> str | None:
+    """A line for the user if defaults made for the embedded sample apply to other data and no recipe was given."""
     dataset = config["data"].get("dataset", "sample")
-    if dataset != "sample" and not config.config:
-        notice(
-            f"settings: {_shown(defaults)} (tuned for the embedded sample) also applies to data.dataset {dataset}; "
-            "-c FILE or flags replace its values"
-        )
+    if dataset == "sample" or config.config:
+        return None
+    return (
+        f"settings: {_shown(defaults)} (tuned for the embedded sample) also applies to data.dataset {dataset}; "
+        "-c FILE or flags replace its values"
+    )
 
 
 def fit_parser(domain: Domain, task_name: str, *, defaults: Path | None, verb: str = "fit") -> SuiteParser:

@@ -120,7 +120,7 @@ def test_a_run_goes_on_where_the_folder_of_its_set_was_moved(tmp_path: Path, mon
     longer.write_bytes((tmp_path / "b" / "ljspeech" / "LJ001-0002.wav").read_bytes())
     ran = run(*again)
     assert ran.status == 1
-    assert "the training data is not what this run began with" in ran.err
+    assert "the data are not what this run began with (train: 1 file changed (LJ001-0001.wav))" in ran.err
     longer.write_bytes(sound)
     ran = run(*again)
     assert ran.status == 0, ran.err
@@ -137,7 +137,7 @@ def test_a_run_that_remembers_whole_paths_goes_on_in_the_same_folder(
         digest.update(repr((str(cached / Path(clip.name).name), clip.frames, [])).encode())
         digest.update(clip.read(0, min(256, clip.frames)).tobytes())
     earlier = digest.hexdigest()
-    name_alone = data.fingerprint()
+    name_alone = data.earlier_fingerprint()
     assert name_alone != earlier
     assert data.is_known_as(earlier)
     assert data.is_known_as(name_alone)
@@ -146,14 +146,15 @@ def test_a_run_that_remembers_whole_paths_goes_on_in_the_same_folder(
     (tmp_path / "given").mkdir()
     (tmp_path / "moved").rename(tmp_path / "given" / "ljspeech")
     moved = AudioData(dataset="ljspeech")
-    assert moved.fingerprint() == name_alone
+    assert moved.earlier_fingerprint() == name_alone
+    assert moved.fingerprint() == data.fingerprint()
     assert not moved.is_known_as(earlier)
 
 
-def test_the_fingerprint_of_own_files_has_their_paths(tmp_path: Path) -> None:
-    """They are a setting of the run, so that other ones are refused anyway."""
+def test_the_fingerprint_is_of_contents_not_of_paths(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_files(tmp_path / name, count=4)
     first, second = (AudioData(dataset="files", train=str(tmp_path / name), held_out=0.25) for name in ("a", "b"))
-    assert first.fingerprint() != second.fingerprint()
-    assert not second.is_known_as(first.fingerprint())
+    assert first.fingerprint() == second.fingerprint()
+    assert first.earlier_fingerprint() != second.earlier_fingerprint()
+    assert not second.is_known_as(first.earlier_fingerprint())

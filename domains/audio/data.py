@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from domains.audio import sample
+from domains.audio.fingerprints import fingerprint_recordings
 from domains.audio.listing import CONDITIONS, Item, list_items, list_named
 from domains.audio.mel import MelConfig
 from domains.audio.recordings import Choice, Recording, Recordings, file_recordings, sample_recordings
@@ -18,6 +19,7 @@ from suite.console import notice
 from suite.data import Examples, SuiteDataModule
 from suite.effects import Declared, a_table, held_out_share, is_set, one_of
 from suite.errors import DataError, UsageError
+from suite.fingerprints import Fingerprint
 from suite.labels import clean_name
 from suite.listing import ListingColumns
 from suite.mu_law import silence
@@ -239,7 +241,10 @@ class AudioData(SuiteDataModule):
         """
         return self.recordings.items(split)
 
-    def fingerprint(self) -> str:
+    def take_fingerprint(self, split: str) -> Fingerprint:
+        return fingerprint_recordings(self.items(split))
+
+    def earlier_fingerprint(self) -> str:
         return self._digest(whole=self.dataset == "files")  # the folder of a named set may be moved
 
     def is_known_as(self, fingerprint: str) -> bool:

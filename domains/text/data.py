@@ -16,6 +16,7 @@ from suite.console import notice, notice_once
 from suite.data import SuiteDataModule
 from suite.effects import NEW_ASSETS, Declared, a_table, held_out_share, is_set, one_of
 from suite.errors import UsageError
+from suite.fingerprints import Fingerprint, digest_texts
 from suite.flat import FlatSequences
 from suite.inputs import InputColumns
 from suite.listing import ListingColumns
@@ -233,7 +234,10 @@ class TextData(SuiteDataModule):
             )
         return TextExamples(encoded.ids, labels, texts)
 
-    def fingerprint(self) -> str:
+    def take_fingerprint(self, split: str) -> Fingerprint:
+        return Fingerprint(digest_texts((item.text, item.label) for item in self.items(split)))
+
+    def earlier_fingerprint(self) -> str:
         digest = hashlib.sha256()
         for item in self.items("train"):
             digest.update(f"{item.text}\0{item.label}\0{item.group}\n".encode())

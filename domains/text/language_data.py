@@ -14,6 +14,7 @@ from suite.console import notice_once
 from suite.data import Examples
 from suite.effects import NEW_ASSETS, Declared, a_table, held_out_share, is_set, one_of
 from suite.errors import DataError, UsageError
+from suite.fingerprints import Fingerprint, fingerprint_documents
 from suite.flat import FlatSequences, Ids, pad_ids
 from suite.folds import fold_parts, hold_out_parts
 from suite.inputs import InputColumns
@@ -182,7 +183,10 @@ class LanguageData(StreamDataModule):
         rows = self.tokenizer.encode_batch(inputs)
         return Prompts(FlatSequences.pack([EOS, *ids] for ids in rows), inputs)
 
-    def fingerprint(self) -> str:
+    def take_fingerprint(self, split: str) -> Fingerprint:
+        return fingerprint_documents(self.documents(split))
+
+    def earlier_fingerprint(self) -> str:
         digest = hashlib.sha256()
         for text in self.documents("train"):
             digest.update(text.encode() + b"\0")

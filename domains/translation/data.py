@@ -16,6 +16,7 @@ from suite.console import notice
 from suite.data import SuiteDataModule
 from suite.effects import NEW_ASSETS, Declared, a_table, held_out_share, one_of
 from suite.errors import DataError, UsageError
+from suite.fingerprints import Fingerprint, digest_texts
 from suite.folds import hold_out_parts
 from suite.inputs import InputColumns
 from suite.sequence import pad_sequences
@@ -242,7 +243,10 @@ class TranslationData(SuiteDataModule):
         source, target = self.tokenizers
         return PairExamples([(line, "") for line in inputs], source=source, target=target)
 
-    def fingerprint(self) -> str:
+    def take_fingerprint(self, split: str) -> Fingerprint:
+        return Fingerprint(digest_texts(self.pairs(split)))
+
+    def earlier_fingerprint(self) -> str:
         digest = hashlib.sha256()
         for pair in self.pairs("train"):
             if not has_blank(pair):  # versions that trained on these made other batches of the same file

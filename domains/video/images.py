@@ -19,7 +19,7 @@ from domains.video.cache import file_key, open_array, open_plain, picture_file, 
 from domains.video.decoding import Fit
 from domains.video.files import LabelledFiles, Reading
 from domains.video.listing import FileColumns, Item, list_folder
-from domains.video.pictures import UNREAD, decode_each, list_archive
+from domains.video.pictures import UNREAD, decode_each, digest_pictures, list_archive
 from suite.console import notice
 from suite.errors import DataError, UsageError
 from suite.listing import ListingColumns
@@ -198,6 +198,9 @@ class ImageData(LabelledFiles):
         if not any(reason.startswith(UNREAD) for reason in problems.values()):
             save_plain(file.with_suffix(".json"), found)
         return found
+
+    def digests(self, items: Sequence[Item]) -> list[bytes]:
+        return digest_pictures(items)
 
     def examples_of(
         self, items: list[Item], contents: list[Any], labels: list[int], *, training: bool

@@ -19,6 +19,7 @@ from domains.video.png import SIGNATURE, check_png
 from domains.video.transparency import composite
 from suite.console import one_line
 from suite.errors import DataError, gather
+from suite.file_digests import digest_of, remembered
 from suite.labels import clean_name
 from suite.splits import SPLITS
 
@@ -124,6 +125,17 @@ def _contents(items: Sequence[Item]) -> Iterator[tuple[int, bytes | str]]:
         for name, data in read_members(archive, content=True, wanted=wanted):
             for index in wanted[name]:
                 yield index, data
+
+
+def digest_pictures(items: Sequence[Item]) -> list[bytes]:
+    """A digest of the content of each file, or member of an archive, as ``suite.file_digests`` remembers them."""
+
+    def read(left: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+        for place, data in _contents([items[index] for index in left]):
+            yield left[place], digest_of(data.encode() if isinstance(data, str) else data)
+
+    members = [item.member or item.name if is_archive(item.path) else "" for item in items]
+    return remembered([(item.path, member) for item, member in zip(items, members, strict=True)], read)
 
 
 def _upright(file: Image.Image, notes: list[str]) -> Image.Image:

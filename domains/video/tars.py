@@ -21,7 +21,12 @@ from suite.packed import PackedReader
 _PIECE = 1 << 20
 _BLOCK = 512
 _MAGIC = b"ustar"  # of a header, from byte 257 on
-_UNPACK: dict[bytes, Callable[[BinaryIO], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open, b"\x5d\0\0": lzma.open}
+_UNPACK: dict[bytes, Callable[[BinaryIO], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\0": lzma.open,
+    b"\x5d\0\0": lzma.open,
+}
 
 
 class _Header(tarfile.TarInfo):

@@ -8,7 +8,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy
 import pyarrow as pa
@@ -70,7 +70,7 @@ def _jpeg() -> bytes:
 def _tar(mode: str, *, size: int) -> bytes:
     """A member of ``size`` zeros behind a picture."""
     file = io.BytesIO()
-    opened: Any = tarfile.open(fileobj=file, mode=f"w{mode}")  # type: ignore[call-overload]
+    opened: Any = tarfile.open(fileobj=file, mode=f"w{mode}")  # type: ignore[call-overload]  # noqa: SIM115
     with opened as archive:
         for name, length in (("train/a/1.png", 0), ("test/a/2.png", size)):
             data = MAKERS["png"](1)

@@ -143,7 +143,7 @@ def _packed(make: Callable[[int], bytes]) -> Callable[[int], bytes]:
 def _tar(mode: str) -> Callable[[int], bytes]:
     def make(number: int) -> bytes:
         file = io.BytesIO()
-        opened: Any = tarfile.open(fileobj=file, mode=f"w{mode}")  # type: ignore[call-overload]
+        opened: Any = tarfile.open(fileobj=file, mode=f"w{mode}")  # type: ignore[call-overload]  # noqa: SIM115
         with opened as archive:
             for place in range(6):
                 data = _picture("PNG")(10 * number + place)

@@ -23,7 +23,6 @@ import torch
 from lightning.pytorch.plugins import CheckpointIO
 from torch import Tensor
 
-from suite.console import notice
 from suite.errors import CheckpointError
 
 FORMAT = 1
@@ -291,8 +290,7 @@ def read(path: str | Path, *, map_location: Any = "cpu", mmap: bool = False) -> 
     if record["format"] > FORMAT:
         raise CheckpointError(f"{path}: format {record['format']} is newer than this version reads ({FORMAT}): update")
     if record.get(SEALED_KEY) and not verified:
-        _need_zip_end(path)
-        notice(f"checkpoint: {path}: another program wrote it again, without a digest: damage cannot be found")
+        _need_zip_end(path)  # so ends what was loaded and saved again by torch itself, which has no digest
     if checkpoint.get("hyper_parameters"):
         raise CheckpointError(f"{path}: carries hyper-parameters, which no checkpoint of this suite does: not loaded")
     return checkpoint

@@ -167,10 +167,8 @@ def test_a_copied_file_is_verified_by_its_own_digest(tmp_path: Path) -> None:
         checkpoint.read(path)
 
 
-def test_a_damaged_digest_is_an_error_and_a_missing_one_is_reported(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A file that was loaded and saved again has none, and files of earlier versions have none either."""
+def test_a_damaged_digest_is_an_error_and_a_missing_one_is_none(tmp_path: Path) -> None:
+    """A file that torch loaded and saved again has none, and files of earlier versions have none either."""
     path = tmp_path / "last.ckpt"
     checkpoint.write(content(1.0), path)
     checkpoint.digest_path(path).unlink()
@@ -179,9 +177,7 @@ def test_a_damaged_digest_is_an_error_and_a_missing_one_is_reported(
         checkpoint.read(path)
     torch.save(content(2.0), path)
     assert weight(path) == 2.0
-    assert "last.ckpt: another program wrote it again, without a digest" in capsys.readouterr().err
     older = content(3.0)
     del older[checkpoint.RECORD_KEY][checkpoint.SEALED_KEY]
     torch.save(older, path)
     assert weight(path) == 3.0
-    assert capsys.readouterr().err == ""

@@ -48,6 +48,16 @@ def test_a_block_that_would_be_passed_over_is_refused(tmp_path: Path, offset: in
         decode(path, size=SIZE)
 
 
+def test_tracks_that_end_beyond_the_file_end_the_search(tmp_path: Path) -> None:
+    data = bytearray(MAKERS["mkv"](0))
+    place = data.index(b"\x16\x54\xae\x6b") + 4
+    data[place : place + 8] = b"\x01" + b"\x7f" * 7
+    path = tmp_path / "a.mkv"
+    path.write_bytes(data)
+    with pytest.raises(DataError):
+        decode(path, size=SIZE)
+
+
 def test_other_formats_have_no_blocks(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     path.write_bytes(MAKERS["mp4"](0))

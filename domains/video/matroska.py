@@ -54,8 +54,10 @@ def _track_numbers(file: BinaryIO, end: int) -> set[int]:
     found = set()
     while file.tell() < end:
         identifier, length = read_element(file)
+        if not identifier:  # also at the end of the file
+            break
         if identifier == _TRACK_NUMBER:
-            found.add(int.from_bytes(file.read(length or 0), "big"))
+            found.add(int.from_bytes(file.read(min(length or 0, 8)), "big"))
         elif identifier != _TRACK_ENTRY:
             file.seek(length or 0, os.SEEK_CUR)
     return found

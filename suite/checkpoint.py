@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import zipfile
 from collections.abc import Collection, Iterator
@@ -37,6 +38,11 @@ STEPS_DONE_KEY = "logged_steps"
 
 Checkpoints without it are of an earlier version, whose rows of training and validation were numbered one lower.
 """
+SEALED_KEY = "sealed"
+"""In the record: the file ends in its own digest, which is compared where the file with the digest is not beside it."""
+_SEAL = b"\nsuite sha256 %s of %020d bytes\n"
+_ZIP_END = b"PK\5\6" + bytes(18)
+_SEAL_SIZE = len(_SEAL % (b"0" * 64, 0))
 _PACKAGES = ("torch", "lightning", "torchmetrics", "tokenizers", "sequence-suite")
 _PIECE = 1 << 24  # bytes written at a time
 _WORTH_A_THREAD = 1 << 20  # bytes; less is hashed before it is written
@@ -50,7 +56,7 @@ def make_record(
     ``source`` says which checkpoint a fine-tuned model began with.
     """
     versions = {name: _version(name) for name in _PACKAGES}
-    record = {"format": FORMAT, "settings": settings, "assets": assets, "versions": versions}
+    record = {"format": FORMAT, "settings": settings, "assets": assets, "versions": versions, SEALED_KEY: True}
     return record if source is None else {**record, "source": source}
 
 
@@ -165,6 +171,7 @@ def write(checkpoint: dict[str, Any], path: Path) -> None:
         with temporary.open("wb", buffering=0) as file, ThreadPoolExecutor(max_workers=1) as hasher, _without_crc32():
             writer = _DigestWriter(cast(BinaryIO, file), hasher, set(_addresses(checkpoint)))
             torch.save(checkpoint, cast(BinaryIO, writer))
+            writer.write(_SEAL % (writer.hexdigest().encode(), writer.size))  # torch and zip tools pass over it
             os.fsync(file.fileno())
             note = json.dumps({"sha256": writer.hexdigest(), "size": writer.size})
         # The digest of the old file must not outlive it, nor that of the new one come before it.
@@ -209,8 +216,10 @@ def duplicate(source: Path, target: Path) -> None:
     _flush_folder(target.parent)
 
 
-def verify(path: Path) -> None:
-    """Compare a file with the digest beside it; without one (a copied file) nothing is checked.
+def verify(path: Path) -> bool:
+    """Compare a file with the digest beside it, or in a copied file with the digest at its own end.
+
+    Gives whether there was one; files of earlier versions have none at their end.
 
     Raises:
         CheckpointError: it is missing, cut short or changed.
@@ -219,7 +228,7 @@ def verify(path: Path) -> None:
         raise CheckpointError(f"{path}: there is no such checkpoint")
     note = digest_path(path)
     if not note.is_file():
-        return
+        return _verify_seal(path)
     try:
         expected = json.loads(note.read_text())
         size, sha256 = expected["size"], expected["sha256"]
@@ -230,6 +239,34 @@ def verify(path: Path) -> None:
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
             raise CheckpointError(f"{path}: damaged: its SHA-256 is not the one beside it; use another checkpoint")
+    return True
+
+
+def _verify_seal(path: Path) -> bool:
+    """``verify`` by the digest at the end of the file."""
+    size = path.stat().st_size - _SEAL_SIZE
+    with path.open("rb") as file:
+        file.seek(max(size, 0))
+        found = re.fullmatch(re.escape(_SEAL[:14]) + rb"([0-9a-f]{64}) of (\d{20}) bytes\n", file.read())
+        if found is None:
+            return False
+        file.seek(0)
+        digest = hashlib.sha256()
+        left = size
+        while left and (piece := file.read(min(_PIECE, left))):
+            digest.update(piece)
+            left -= len(piece)
+    if int(found[2]) != size or digest.hexdigest().encode() != found[1]:
+        raise CheckpointError(f"{path}: damaged: its SHA-256 is not the one at its end; use another checkpoint")
+    return True
+
+
+def _need_zip_end(path: Path) -> None:
+    """Refuse a file that ends neither in a digest nor as a zip file does, which torch writes."""
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - len(_ZIP_END), 0))
+        if not file.read().startswith(_ZIP_END[:4]):
+            raise CheckpointError(f"{path}: damaged: the digest at its end is; use another checkpoint")
 
 
 def read(path: str | Path, *, map_location: Any = "cpu", mmap: bool = False) -> dict[str, Any]:
@@ -239,7 +276,7 @@ def read(path: str | Path, *, map_location: Any = "cpu", mmap: bool = False) -> 
         CheckpointError: missing, damaged, not plain data, of another program, or of a later format.
     """
     path = Path(path)
-    verify(path)
+    verified = verify(path)
     try:
         checkpoint = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
     except Exception as error:
@@ -252,6 +289,8 @@ def read(path: str | Path, *, map_location: Any = "cpu", mmap: bool = False) -> 
         raise CheckpointError(f"{path}: not a checkpoint of this suite (its record is not a number and settings)")
     if record["format"] > FORMAT:
         raise CheckpointError(f"{path}: format {record['format']} is newer than this version reads ({FORMAT}): update")
+    if record.get(SEALED_KEY) and not verified:
+        _need_zip_end(path)  # so ends what was loaded and saved again by torch itself, which has no digest
     if checkpoint.get("hyper_parameters"):
         raise CheckpointError(f"{path}: carries hyper-parameters, which no checkpoint of this suite does: not loaded")
     return checkpoint

@@ -14,6 +14,7 @@ from suite.text_files import need_file, split_lines
 Record = dict[str, Any]
 _PARQUET_MAGIC = b"PAR1"
 _LOOK = 4096
+_FREE, _MOST_TIMES = 64 << 20, 100  # bytes that any file may expand to, and how many times its size beyond that
 
 
 def read_json_lines(path: Path, text: str) -> list[tuple[int, Record]]:
@@ -91,12 +92,30 @@ def read_parquet(path: Path, columns: Sequence[str]) -> list[tuple[Any, ...]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    values: list[list[Any]] = [[] for _ in columns]
+    size, most = 0, max(_FREE, _MOST_TIMES * path.stat().st_size)
     try:
-        with pq.ParquetFile(path, memory_map=True) as file:
-            table = file.read(columns=list(dict.fromkeys(columns)))
-            return list(zip(*(table.column(column).to_pylist() for column in columns), strict=True))
+        with pq.ParquetFile(path, memory_map=True, page_checksum_verification=True) as file:
+            for batch in file.iter_batches(columns=list(dict.fromkeys(columns))):
+                found = {name: _decoded(batch.column(name)) for name in set(columns)}
+                size += sum(column.nbytes for column in found.values())
+                if size > most:
+                    raise DataError(
+                        f"{path}: {path.stat().st_size:,} bytes of it expand to more than {size:,}, over {_MOST_TIMES} "
+                        "times as many; write it as text if it is meant"
+                    )
+                for name, column in zip(columns, values, strict=True):
+                    column += found[name].to_pylist()
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _unreadable(path, error) from None
+    return list(zip(*values, strict=True))
+
+
+def _decoded(column: Any) -> Any:
+    """A column with its values in place of numbers of a dictionary."""
+    import pyarrow as pa
+
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
 def _check_magic(path: Path) -> None:

@@ -1,16 +1,15 @@
 """The decoded content of one text file or of standard input: read whole, or refused with file, line and remedy."""
 
 import difflib
-import gzip
 import os
 import sys
-import zlib
 from pathlib import Path
 from typing import NoReturn
 
 from suite.console import notice_once
 from suite.errors import DataError, UsageError, gather
 from suite.file_formats import extension_of, refuse_content, refuse_extension
+from suite.packed import read_gzip
 
 _BOM, _BOM_CHARACTER = b"\xef\xbb\xbf", "\ufeff"
 _GZIP = b"\x1f\x8b\x08"
@@ -81,16 +80,14 @@ def _bytes(path: Path, *, pipes: bool) -> bytes:
         need_file(path)
     refuse_extension(path)
     try:
-        data = path.read_bytes()
-        if extension_of(path).endswith(".gz"):
-            data = gzip.decompress(data)
-            if data.startswith(_GZIP):
-                raise DataError(f"{path}: the file is compressed twice with gzip; unpack it once")
-        return data
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path}: not a whole gzip file ({error}); fetch it again") from None
+        if not extension_of(path).endswith(".gz"):
+            return path.read_bytes()
+        data = read_gzip(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    if data.startswith(_GZIP):
+        raise DataError(f"{path}: the file is compressed twice with gzip; unpack it once")
+    return data
 
 
 def _decode(where: str, data: bytes, *, encoding: str, remedy: str) -> str:

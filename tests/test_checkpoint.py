@@ -151,3 +151,33 @@ def test_the_place_is_read_without_the_tensors(tmp_path: Path) -> None:
     begin = time.perf_counter()
     checkpoint.verify(tmp_path / "a.ckpt")
     assert seconds < 0.5 * (time.perf_counter() - begin)
+
+
+def test_a_copied_file_is_verified_by_its_own_digest(tmp_path: Path) -> None:
+    """Without the file beside it that holds its digest; torch itself loads changed tensors."""
+    path = tmp_path / "last.ckpt"
+    checkpoint.write(content(1.0), path)
+    checkpoint.digest_path(path).unlink()
+    assert weight(path) == 1.0
+    data = path.read_bytes()
+    place = data.index(torch.full((50,), 1.0).numpy().tobytes())
+    path.write_bytes(data[:place] + b"\0\0\0\x40" + data[place + 4 :])
+    assert float(torch.load(path, weights_only=True)["state_dict"]["weight"][0]) == 2.0
+    with pytest.raises(CheckpointError, match=r"last\.ckpt: damaged: its SHA-256 is not the one at its end"):
+        checkpoint.read(path)
+
+
+def test_a_damaged_digest_is_an_error_and_a_missing_one_is_none(tmp_path: Path) -> None:
+    """A file that torch loaded and saved again has none, and files of earlier versions have none either."""
+    path = tmp_path / "last.ckpt"
+    checkpoint.write(content(1.0), path)
+    checkpoint.digest_path(path).unlink()
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(CheckpointError, match="damaged: the digest at its end"):
+        checkpoint.read(path)
+    torch.save(content(2.0), path)
+    assert weight(path) == 2.0
+    older = content(3.0)
+    del older[checkpoint.RECORD_KEY][checkpoint.SEALED_KEY]
+    torch.save(older, path)
+    assert weight(path) == 3.0

@@ -311,7 +311,7 @@ def test_an_archive_with_other_paths_is_refused(name: str, tmp_path: Path) -> No
     with pytest.raises(DataError, match="is not SPLIT/CLASS/FILE"):
         list_archive(tmp_path / "x.tar")
     (tmp_path / "cut.tar.gz").write_bytes(b"\x1f\x8b" + bytes(30))
-    with pytest.raises(DataError, match="not a whole tar archive"):
+    with pytest.raises(DataError, match=r"not a whole (tar archive|gzip file)"):
         list_archive(tmp_path / "cut.tar.gz")
 
 

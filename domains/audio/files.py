@@ -12,6 +12,7 @@ import torch
 from torchaudio.functional import resample
 
 from domains.audio.decoding import Samples, decode_blocks, read_mono
+from domains.audio.flac_digest import FlacDigest
 from domains.audio.layout import DECODER_ERRORS, ENDINGS, look_at, reason_of
 from domains.audio.levels import Levels, Meter
 from domains.audio.parts import Layout, layout_from_json
@@ -21,6 +22,7 @@ from suite.errors import DataError
 
 __all__ = ["ENDINGS", "ArrayClip", "Clip", "FileClip", "Samples", "open_clip", "open_clips", "write_header"]
 
+_OTHER_MD5 = "its samples do not have the MD5 of its header: one of them is damaged"
 _FILTER_WIDTH = 6  # zero crossings on each side, as torchaudio has it by default
 _LARGEST_FILTER = 2**25  # numbers in the filters of a resampling; rates with a common divisor need few
 
@@ -85,8 +87,10 @@ class FileClip:
 
     def take(self, known: Mapping[str, Any]) -> bool:
         """Take what was found before of the same state of the file; whether it is about the same samples."""
-        same = layout_from_json(known["layout"]) == self.layout
+        layout = layout_from_json(known["layout"])
+        same = layout._replace(notes=()) == self.layout._replace(notes=())
         if same:
+            self.layout = layout
             self.levels = Levels(*known["levels"])
         return same
 
@@ -118,10 +122,12 @@ class FileClip:
         """
         meter, place = Meter(floating=self.layout.kind == "float"), 0
         try:
+            digest = FlacDigest(self.path, self.layout)
             for block in decode_blocks(self.path, self.layout):
                 mono = block.mean(axis=1)
                 self._check_finite(mono, place)
                 meter.add(block, mono)
+                digest.add(block)
                 place += len(block)
         except DECODER_ERRORS as error:
             raise self._undecodable(place, self.own_frames, error) from None
@@ -134,6 +140,8 @@ class FileClip:
                 "integer range? Divide them by 32768 (16 bits) or write them as integers"
             )
         self.levels = levels
+        if digest.is_wrong and _OTHER_MD5 not in self.layout.notes:
+            self.layout = self.layout._replace(notes=(*self.layout.notes, _OTHER_MD5))
 
     def _decode(self, start: int, stop: int) -> Samples:
         try:

@@ -81,7 +81,7 @@ def _compressed(path: Path, data: mmap.mmap, size: int) -> Layout:
             _check_same(path, part, layout)
         return layout
     if data[start : start + 4] == b"OggS":
-        parts, notes = read_ogg(path, data, start=start)
+        parts, announced, notes = read_ogg(path, data, start=start)
         found = [_open(path, part) for part in parts]
         kinds = {(each.samplerate, each.channels) for each in found}
         if len(kinds) > 1:
@@ -92,6 +92,11 @@ def _compressed(path: Path, data: mmap.mmap, size: int) -> Layout:
         if any(not 0 <= each.frames < _MOST for each in found):
             raise DataError(f"{path}: its stream does not say how long it is: convert it to flac or wav")
         counted = tuple(part._replace(frames=each.frames) for part, each in zip(parts, found, strict=True))
+        for number, part in zip(announced, counted, strict=True):
+            if number is not None and number > part.frames:
+                notes.append(
+                    f"{part.frames:,} samples are there, and its last page says {number:,}: some may be missing"
+                )
         return Layout(found[0].samplerate, found[0].channels, "lossy", False, False, counted, tuple(notes))
     first = first_frame(data, start)
     if first is None:

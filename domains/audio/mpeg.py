@@ -127,7 +127,8 @@ def _announced(data: Any, place: int, head: _Head) -> tuple[bool, int | None]:
     """Whether a frame holds information instead of sound, and how many frames it announces."""
     at = place + 4 + head.side
     name = data[at : at + 4]
-    if name in (b"Xing", b"Info"):
+    has_checksum = not data[place + 1] & 1
+    if name in (b"Xing", b"Info") and (has_checksum or is_zero(data, place + 4, at)):  # a decoder looks there too
         flags = int.from_bytes(data[at + 4 : at + 8], "big")
         return True, int.from_bytes(data[at + 8 : at + 12], "big") if flags & 1 else None
     if data[place + 36 : place + 40] == b"VBRI":

@@ -12,6 +12,8 @@ from domains.audio.parts import Part, is_zero, skip_tags
 from suite.errors import DataError
 
 _CONTINUED, _BEGINS, _ENDS = 1, 2, 4
+_FIRST = 2**21  # more samples than the packets of a page can have
+_NO_GRANULE = 2**64 - 1  # of a page in which no packet ends
 _REVERSED = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
 
 
@@ -21,6 +23,7 @@ class _Page(NamedTuple):
     flags: int
     serial: int
     number: int
+    granule: int
 
 
 class _Link:
@@ -29,10 +32,19 @@ class _Link:
     def __init__(self, page: _Page) -> None:
         self.start, self.stop, self.serial, self.next = page.start, page.stop, page.serial, page.number
         self.ended = False
+        self.is_vorbis, self.granules = False, list[int]()
+
+    @property
+    def announced(self) -> int | None:
+        """Samples by the positions of a Vorbis stream's pages; ``None`` if they are those of a longer stream."""
+        if not self.is_vorbis or not self.granules:
+            return None
+        first, last = self.granules[0], self.granules[-1]
+        return None if len(self.granules) > 1 and first > _FIRST else last
 
 
-def read_ogg(path: Path, data: Any, *, start: int) -> tuple[list[Part], list[str]]:
-    """The byte range of each stream (how many samples it has is left open) and what is odd.
+def read_ogg(path: Path, data: Any, *, start: int) -> tuple[list[Part], list[int | None], list[str]]:
+    """The byte range of each stream (how many samples it has is left open), the samples announced, and what is odd.
 
     Raises:
         DataError: damaged or missing pages, or streams beside each other.
@@ -46,6 +58,7 @@ def read_ogg(path: Path, data: Any, *, start: int) -> tuple[list[Part], list[str
             if links and not links[-1].ended:
                 notes.append(f"stream {len(links)} has no end mark")
             links.append(_Link(page))
+            links[-1].is_vorbis = b"\x01vorbis" in data[page.start : page.start + 64]
         if not links:
             raise DataError(f"{path}: its beginning is missing: no Ogg stream begins in it before other pages")
         link = links[-1]
@@ -56,6 +69,8 @@ def read_ogg(path: Path, data: Any, *, start: int) -> tuple[list[Part], list[str
                 f"{path}: byte {page.start}: page {page.number} follows page {link.next - 1}: pages are missing; "
                 "fetch it again"
             )
+        if 0 < page.granule < _NO_GRANULE:
+            link.granules.append(page.granule)
         link.next, link.stop, link.ended = page.number + 1, page.stop, bool(page.flags & _ENDS)
     if not links:
         raise DataError(f"{path}: no Ogg page in it; fetch it again")
@@ -64,8 +79,9 @@ def read_ogg(path: Path, data: Any, *, start: int) -> tuple[list[Part], list[str
     if len(links) > 1:
         notes.append(f"{len(links)} joined streams")
     if len(links) == 1 and start == 0:
-        return [Part(b"", 0, -1, -1)], notes
-    return [Part(b"", link.start, link.stop, -1) for link in links], notes
+        return [Part(b"", 0, -1, -1)], [links[0].announced], notes
+    announced = [link.announced for link in links]
+    return [Part(b"", link.start, link.stop, -1) for link in links], announced, notes
 
 
 def _pages(path: Path, data: Any, place: int) -> Iterator[_Page]:
@@ -90,7 +106,8 @@ def _pages(path: Path, data: Any, place: int) -> Iterator[_Page]:
         page = data[place:stop]
         if _checksum(page) != int.from_bytes(page[22:26], "little"):
             raise DataError(f"{path}: byte {place}: an Ogg page with a wrong checksum: it is damaged; fetch it again")
-        yield _Page(place, stop, head[5], *(int.from_bytes(page[at : at + 4], "little") for at in (14, 18)))
+        granule, serial, number = (int.from_bytes(page[at:end], "little") for at, end in ((6, 14), (14, 18), (18, 22)))
+        yield _Page(place, stop, head[5], serial, number, granule)
         place = stop
 
 

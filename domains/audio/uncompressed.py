@@ -214,7 +214,7 @@ def _check_rest(path: Path, file: IO[bytes], chunks: list[_Chunk], *, data: _Chu
 
 def _is_explained(file: IO[bytes], end: int, size: int) -> bool:
     """Whether nothing but padding or a tag follows."""
-    if size - end <= 1:
+    if size <= end:
         return True
     file.seek(end)
     head = file.read(8)

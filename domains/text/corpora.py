@@ -1,8 +1,6 @@
 """Public texts by name, as they lie in ``SUITE_DATA_DIR`` or the cache; docs/text.md says where each is from."""
 
-import gzip
 import re
-import zlib
 from pathlib import Path
 from typing import Literal, TypeGuard, get_args
 
@@ -10,6 +8,7 @@ from domains.text.overlap import Overlap
 from domains.text.remotes import REMOTES
 from suite.console import notice
 from suite.errors import DataError
+from suite.packed import read_gzip
 from suite.sources import data_folder, read_csv_rows, read_lines
 
 Row = tuple[str, str]  # text, label
@@ -87,8 +86,8 @@ def tinyshakespeare() -> str:
     """The one text of char-rnn's tinyshakespeare (Karpathy 2015)."""
     path = _one_file("tinyshakespeare", "input.txt.gz")
     try:
-        return gzip.decompress(path.read_bytes()).decode("utf-8")
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        return read_gzip(path).decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error}); fetch it again") from None
 
 

@@ -2,6 +2,7 @@
 
 import posixpath
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -11,16 +12,22 @@ from lzma import LZMAError
 from pathlib import Path
 from typing import IO
 
+from domains.video.tars import open_tar
 from suite.console import notice, one_line
 from suite.errors import DataError
 
 _TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz", ".tbz2", ".tar.xz", ".txz")
 _ZIP = (".zip",)
 _UNSUPPORTED = (".tar.zst", ".tzst", ".tar.lz4", ".tar.z", ".7z", ".rar")
+_LOCAL_HEADER = b"PK\3\4"
 _MOST_BYTES = 64 << 20  # of one picture
 _MOST_STEPS = 40  # from link to link, as Linux has it
+_LONGEST_LINK = 4096  # bytes
 _NAMED = 3  # links that a message names
-_BROKEN = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, LZMAError, OSError, ValueError, IndexError)
+_BROKEN = (
+    tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, LZMAError, OSError, ValueError, IndexError,
+    NotImplementedError, struct.error,
+)  # fmt: skip
 
 
 def is_archive(path: Path) -> bool:
@@ -126,7 +133,7 @@ _Member = tuple[str, Callable[[], bytes | str]]
 
 
 def _read_tar(path: Path, links: Links | None) -> Iterator[_Member]:
-    with tarfile.open(path, "r|*") as archive:
+    with open_tar(path) as archive:
         for member in archive:
             name = member.name.removeprefix("./")
             if member.isfile():
@@ -139,14 +146,25 @@ def _read_tar(path: Path, links: Links | None) -> Iterator[_Member]:
 
 def _read_zip(path: Path, links: Links | None) -> Iterator[_Member]:
     with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
+        members = archive.infolist()
+        before = min((member.header_offset for member in members), default=0)
+        if before and _begins_like_zip(path):
+            raise DataError(f"{path}: another archive of {before:,} bytes is joined in front of it: pack them into one")
+        for member in members:
             name, mode = member.filename.removeprefix("./"), member.external_attr >> 16
             if member.is_dir():
                 continue
             if not stat.S_ISLNK(mode):
                 yield name, partial(_from_zip, archive, member)
-            elif links is not None:
+            elif links is not None and member.file_size <= _LONGEST_LINK:
                 links.add(name, archive.read(member).decode(errors="replace"), hard=False)
+            elif links is not None:
+                links.others += 1
+
+
+def _begins_like_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == _LOCAL_HEADER
 
 
 def _from_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes | str:

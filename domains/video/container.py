@@ -148,7 +148,7 @@ def _matroska(file: BinaryIO, size: int) -> Layout:
     position = 0
     while position < size:
         file.seek(position)
-        identifier, length = _element(file)
+        identifier, length = read_element(file)
         start = file.tell()
         inside = position > 0 and identifier in _TOP_LEVEL
         if identifier not in (_EBML, _SEGMENT) and not inside:
@@ -168,7 +168,7 @@ def _matroska(file: BinaryIO, size: int) -> Layout:
 def _end_of_cluster(file: BinaryIO, size: int) -> int:
     """Where a cluster of unknown length ends: before the next element that cannot stand in a cluster."""
     while (position := file.tell()) < size:
-        identifier, length = _element(file)
+        identifier, length = read_element(file)
         if length is None or identifier in (*_TOP_LEVEL[:-2], _SEGMENT, _EBML) or not identifier:
             return position
         if file.tell() + length > size:
@@ -177,7 +177,7 @@ def _end_of_cluster(file: BinaryIO, size: int) -> int:
     return position
 
 
-def _element(file: BinaryIO) -> tuple[int, int | None]:
+def read_element(file: BinaryIO) -> tuple[int, int | None]:
     """Identifier and length of the element that begins here; the length is ``None`` if it is unknown."""
     first = file.read(1)
     if not first or not first[0]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from domains.video.clock import clock_of, note_frame_count
 from domains.video.container import read_layout
+from domains.video.matroska import damaged_blocks
 from domains.video.orientation import Orientations
 from domains.video.transparency import alpha_decoder, has_alpha, opaque
 from suite.console import one_line
@@ -98,14 +99,15 @@ def _check_layout(path: Path, notes: list[str]) -> bool:
         raise DataError("no such file" if not path.exists() else "a folder or device where a file is needed")
     try:
         size, layout = path.stat().st_size, read_layout(path)
+        blocks = damaged_blocks(path)
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})") from None
     if not size:
         raise DataError("the file is empty")
     if layout.missing:
         raise DataError(f"cut: the last {layout.missing:,} bytes are missing")
-    if layout.problem:
-        raise DataError(layout.problem)
+    if problem := layout.problem or blocks:
+        raise DataError(problem)
     if layout.left_over:
         notes.append(f"bytes after the end of the video: {layout.left_over:,} ignored")
     return layout.streamed

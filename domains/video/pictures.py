@@ -15,6 +15,7 @@ from domains.video.archives import Links, is_archive, read_members
 from domains.video.decoding import Fit, scaled_size
 from domains.video.depth import samples_of, to_eight_bits
 from domains.video.listing import Item, refuse_two_labels
+from domains.video.png import SIGNATURE, check_png
 from domains.video.transparency import composite
 from suite.console import one_line
 from suite.errors import DataError, gather
@@ -24,6 +25,7 @@ from suite.splits import SPLITS
 
 UNREAD = "cannot be read"
 """How the reason begins of a file that the system did not hand out; another time it may."""
+_MANY_PIXELS, _MOST_PIXELS = 1 << 25, 1000  # in all, and beyond that for each byte of the file
 _DISPLAY_GAMMA, _GAMMA_SLACK = 1 / 2.2, 0.05
 
 
@@ -179,6 +181,9 @@ def decode_picture(data: bytes, *, size: int, fit: Fit, notes: list[str] | None 
 def _open(data: bytes, notes: list[str]) -> Image.Image:
     """The picture as upright opaque RGB."""
     with Image.open(io.BytesIO(data)) as file:
+        _check_size(file, data)
+        if data.startswith(SIGNATURE):
+            check_png(data, notes)
         _note_frames(file, notes)
         samples = samples_of(file, data)
         file.load()
@@ -187,6 +192,13 @@ def _open(data: bytes, notes: list[str]) -> Image.Image:
         if picture.has_transparency_data:
             return Image.fromarray(composite(numpy.asarray(picture.convert("RGBA"))))
         return picture.convert("RGB")
+
+
+def _check_size(file: Image.Image, data: bytes) -> None:
+    """Refuse a picture that fills memory from a few bytes; Pillow refuses the largest itself."""
+    pixels = file.width * file.height
+    if pixels > max(_MANY_PIXELS, _MOST_PIXELS * len(data)):
+        raise DataError(f"too large ({file.width:,} x {file.height:,} pixels in {len(data):,} bytes)")
 
 
 def _note_frames(file: Image.Image, notes: list[str]) -> None:

@@ -81,6 +81,9 @@ def nearest(given: str, known: Iterable[str]) -> str | None:
     names = sorted(name for name in known if name and name.split(".")[-1] != "help")
     given = given.replace("-", "_")
     group, _, last = given.rpartition(".")
+    outside = [name for name in names if not group and "." not in name]
+    if slips := difflib.get_close_matches(given, outside, n=1, cutoff=0.85):
+        return slips[0]
     if (meant := _by_meaning(given, group, last, names)) is not None:
         return meant
     below = [name for name in names if group and name.startswith(f"{group}.")]
@@ -89,7 +92,6 @@ def nearest(given: str, known: Iterable[str]) -> str | None:
     if whole := difflib.get_close_matches(given, names, n=1, cutoff=0.85):
         return whole[0]
     inside = [name for name in names if group and name.rpartition(".")[0] == group]
-    outside = [name for name in names if not group and "." not in name]
     for chosen, cutoff in ((inside, 0.65), (outside, 0.75), (below, 0.75), (names, 0.8)):
         if (near := _by_last_part(last, chosen, cutoff=cutoff)) is not None:
             return near

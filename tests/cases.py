@@ -78,13 +78,16 @@ def tasks() -> list[Case]:
 
 def settings(case: Case) -> dict[str, Any]:
     """Settings of ``fit`` by its own parser and defaults, small."""
-    name = "default" if case.task == case.domain.default else case.task
-    path = case.configs / case.domain.name / f"{name}.yaml"
-    parser = fit_parser(case.domain, case.task, defaults=path)
-    parsed = settings_of(parser.parse_args(_overrides(case)), without=())
+    parsed = _parsed(case)
     parsed["model"] = _small(parsed["model"], cell=case.cell)
     parsed["data"] |= {key: min(4, parsed["data"][key] or 4) for key in ("batch_size",) if key in parsed["data"]}
     return parsed
+
+
+def _parsed(case: Case) -> dict[str, Any]:
+    name = "default" if case.task == case.domain.default else case.task
+    parser = fit_parser(case.domain, case.task, defaults=case.configs / case.domain.name / f"{name}.yaml")
+    return settings_of(parser.parse_args(_overrides(case)), without=())
 
 
 def _overrides(case: Case) -> list[str]:
@@ -93,17 +96,16 @@ def _overrides(case: Case) -> list[str]:
 
 
 def flags(case: Case) -> list[str]:
-    """The small settings as flags of ``fit``."""
+    """The small settings as flags of ``fit``: those that differ from what ``fit`` takes without them."""
 
-    def walk(prefix: str, group: dict[str, Any]) -> Iterator[str]:
+    def walk(prefix: str, group: dict[str, Any], usual: dict[str, Any]) -> Iterator[str]:
         for key, value in group.items():
             if isinstance(value, dict):
-                yield from walk(f"{prefix}.{key}", value)
-            elif isinstance(value, int | float | str):
+                yield from walk(f"{prefix}.{key}", value, usual[key])
+            elif isinstance(value, int | float | str) and value != usual[key]:
                 yield from (f"--{prefix}.{key}", str(value).lower() if isinstance(value, bool) else str(value))
 
-    small = settings(case)
-    return [*_overrides(case), *walk("model", small["model"])]
+    return [*_overrides(case), *walk("model", settings(case)["model"], _parsed(case)["model"])]
 
 
 def _small(model: dict[str, Any], *, cell: str | None, size: int = 16) -> dict[str, Any]:

@@ -98,7 +98,7 @@ class SuiteDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         if not 0 <= num_workers <= _MOST_WORKERS:  # each is a process: a slip of the keyboard would stop the machine
-            raise UsageError(f"data.num_workers is {num_workers}, allowed is 0 to {_MOST_WORKERS:,}")
+            raise UsageError(f"data.num_workers must be from 0 to {_MOST_WORKERS:,}, got {num_workers}")
         self.batch_size, self.max_tokens, self.num_workers = batch_size, max_tokens, num_workers
         self.seed = seed
         self.test_split = "test"

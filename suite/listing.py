@@ -137,10 +137,8 @@ def _unknown_splits(table: Table, column: str, values: Sequence[str], numbers: S
     for number, value in zip(numbers, values, strict=True):
         if value and split_of(value) is None:
             places.setdefault(value, []).append(number)
-    return [
-        f"{table.path}: {column} is {value!r} in {listed(found, unit=table.unit)}, allowed are {', '.join(SPLITS)}"
-        for value, found in places.items()
-    ]
+    must = f"{table.path}: {column} must be {', '.join(SPLITS)} or empty"
+    return [f"{must}, got {value!r} in {listed(found, unit=table.unit)}" for value, found in places.items()]
 
 
 def _report_groups(path: Path, column: str, groups: Sequence[str | None], *, named: bool) -> None:

@@ -22,7 +22,7 @@ def check_output(path: str, *, inputs: Iterable[str] = ()) -> None:
         SuiteError: a folder, or no folder for the file.
     """
     if not path:
-        raise UsageError("--output is '', allowed is a path that is not empty: give one, or leave --output out")
+        raise UsageError("--output must not be empty: give a path, or leave --output out")
     place = Path(path)
     if place.is_dir():
         raise SuiteError(f"{path}: a folder, where --output is a file: name one in it")

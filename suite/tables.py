@@ -125,4 +125,4 @@ def _format_of(path: Path) -> TableFormat:
         return found
     need_file(path)
     refuse_extension(path)
-    raise UsageError(f"{path} has no table extension; allowed are .csv, .tsv, .jsonl (each also with .gz) and .parquet")
+    raise UsageError(f"{path} has no table extension (.csv, .tsv, .jsonl, each also with .gz, or .parquet)")

@@ -83,7 +83,7 @@ def resolve_mode(config: TrackingConfig, environ: Mapping[str, str] = os.environ
 def _is_disabled(environ: Mapping[str, str]) -> bool:
     given = environ.get("WANDB_DISABLED", "")
     if given.lower() not in (*_TRUE, *_FALSE):
-        raise UsageError(f"WANDB_DISABLED={given}: allowed are true and false; or give --tracking.mode")
+        raise UsageError(f"WANDB_DISABLED must be true or false, got {given}; or give --tracking.mode")
     return given.lower() in _TRUE
 
 

@@ -48,7 +48,7 @@ def check_trainer(settings: Mapping[str, Any]) -> None:
     for key, least in (("log_every_n_steps", 1), ("check_val_every_n_epoch", 1), ("num_sanity_val_steps", -1)):
         value = settings.get(key)
         if value is not None and value < least:
-            raise UsageError(f"trainer.{key} is {value}, allowed is {least} or more")
+            raise UsageError(f"trainer.{key} must be at least {least}, got {value}")
     interval = settings.get("val_check_interval")
     if isinstance(interval, int | float) and not (interval > 0 and (isinstance(interval, int) or interval <= 1)):
         raise UsageError(

@@ -287,7 +287,7 @@ def test_what_is_wrong_with_a_manifest(tmp_path: Path) -> None:
     for row in rows:
         row.setdefault("part", "train")
     write_manifest(manifest, rows)
-    with pytest.raises(DataError, match="part is 'eval' in line 3, allowed are train, val, test"):
+    with pytest.raises(DataError, match="part must be train, val, test or empty, got 'eval' in line 3"):
         own(manifest, split_column="part").items("train")
 
 

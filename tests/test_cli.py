@@ -108,7 +108,7 @@ def test_a_recipe_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
         (["--trainer.max_steps", "0"], ["trainer.max_steps is 0", "1 or more, or -1"]),
         (["--trainer.precision", "transformer-engine"], ["trainer: ", "transformer"]),
         (["--trainer.limit_train_batches", "0"], ["trainer.limit_train_batches is 0", "trains nothing"]),
-        (["--trainer.log_every_n_steps", "0"], ["trainer.log_every_n_steps is 0", "1 or more"]),
+        (["--trainer.log_every_n_steps", "0"], ["trainer.log_every_n_steps must be at least 1, got 0"]),
         (["--trainer.strategy", "foo"], ["trainer.strategy foo", "no such strategy", "auto, ddp,", "fsdp"]),
         (["--trainer.strategy", "fsdp", "--trainer.accelerator", "cpu"], ["fsdp", "requires a GPU"]),
         (["--trainer.precision", "17"], ["trainer.precision", "17", "bf16-mixed"]),

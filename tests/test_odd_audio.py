@@ -171,7 +171,7 @@ BAD_WAVES = {
     "nothing": (wave_header(0), "no samples in it"),
     "nothing but a chunk": (wave_header(0) + LIST, "no samples in it"),
     "no rate": (wave_header(len(RAW), rate=0) + RAW, "its sample rate is 0 Hz"),
-    "an absurd rate": (wave_header(len(RAW), rate=2_000_000_000) + RAW, "its sample rate is 2000000000 Hz"),
+    "an absurd rate": (wave_header(len(RAW), rate=2_000_000_000) + RAW, "Hz, got 2000000000"),
     "a rate without a common divisor": (wave_header(len(RAW), rate=96_001) + RAW, "too little in common with 16000"),
     "no channel": (wave_header(len(RAW), channels=0) + RAW, "0 channels"),
     "no format": (b"RIFF\0\0\0\0WAVE" + chunk(b"data", RAW), "without a format chunk"),

@@ -147,6 +147,24 @@ def test_a_given_test_file(trained: Path, tmp_path: Path) -> None:
     assert_one_line(resume, 1, str(test), "no such file")
 
 
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_resume_refuses_a_split_that_was_replaced(split: str, tmp_path: Path) -> None:
+    rows = rows_of(GREW / "noise1.csv")
+    parts = {"train": rows[1:121], "val": rows[121:161], "test": rows[161:]}
+    files = {name: put(tmp_path / f"{name}.csv", [rows[0], *part]) for name, part in parts.items()}
+    own = [part for name, file in files.items() for part in (f"--data.{name}", file)]
+    assert run("fit", *FILES, *own, "--runs", tmp_path / "runs", "--name", "run").status == 0
+    put(files[split], [rows[0], *negated([rows[0], *parts[split]])[1:]])
+    again = ("--domain", "text", "--resume", tmp_path / "runs" / "text" / "run", "--trainer.max_epochs", 2)
+    count = len(parts[split])
+    said = f"({split}: {count} rows added, {count} rows removed)"
+    refused = run("fit", *again)
+    assert refused.status == 1
+    assert f"the data are not what this run began with {said}" in refused.err.splitlines()[-1]
+    put(files[split], [rows[0], *parts[split]])
+    assert run("fit", *again).status == 0
+
+
 def test_other_columns_are_named(trained: Path) -> None:
     rows = [row.partition(",") for row in rows_of(trained / "table.csv")]
     wide = put(trained / "wide.csv", [f"{text},{text[:4]},{label}" for text, _, label in rows][1:])

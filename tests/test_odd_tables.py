@@ -208,7 +208,7 @@ def test_usual_spellings_of_splits_are_read_and_reported(tmp_path: Path, capfd: 
     assert "column 'split' gives the splits (train 24, val 24, test 12)" in said
     assert "'validation', 'dev' in column 'split' read as val" in said
     rows[0] = (*rows[0][:2], "held-out")
-    with pytest.raises(DataError, match=r"split is 'held-out' in line 2, allowed are train, val, test"):
+    with pytest.raises(DataError, match=r"split must be train, val, test or empty, got 'held-out' in line 2"):
         data_of(write_csv(tmp_path / "t.csv", rows, header="text,label,split")).items("train")
 
 

@@ -212,7 +212,7 @@ def test_flag_before_variable_before_offline(flag, variable, mode):
 def test_an_unknown_variable_is_refused():
     with pytest.raises(UsageError, match=r"WANDB_MODE=on: allowed are online, offline, disabled"):
         resolve_mode(TrackingConfig(), {"WANDB_MODE": "on"})
-    with pytest.raises(UsageError, match=r"WANDB_DISABLED=maybe: allowed are true and false"):
+    with pytest.raises(UsageError, match=r"WANDB_DISABLED must be true or false, got maybe"):
         resolve_mode(TrackingConfig(), {"WANDB_DISABLED": "maybe"})
 
 

@@ -106,7 +106,7 @@ def test_a_manifest_gives_labels_groups_and_splits(clips: Path, tmp_path: Path) 
     ("rows", "header", "message"),
     [
         ([("a.mp4", "x")], "path,name", "column 'label' is missing; there are path, name"),
-        ([("a.mp4", "x", "g", "eval")], "path,label,group,split", "split is 'eval' in line 2, allowed are train"),
+        ([("a.mp4", "x", "g", "eval")], "path,label,group,split", "got 'eval' in line 2"),
         ([("a.mp4", "")], "path,label", "1 of 1 rows have no value in column 'label' (line 2)"),
         ([("a.mp4", "x"), ("a.mp4", "x ")], "path,label", "a.mp4 is listed more than once"),
         ([("a.mp4", "x"), ("a.mp4", "y")], "path,label", "a.mp4 is listed more than once, as 'x' and as 'y'"),

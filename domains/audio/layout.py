@@ -55,7 +55,7 @@ def _look_at(path: Path) -> Layout:
     if layout.frames < 1:
         raise DataError(f"{path}: no samples in it")
     if not 0 < layout.rate <= _FASTEST:
-        raise DataError(f"{path}: its sample rate is {layout.rate} Hz, allowed is 1 to {_FASTEST:,}: write it again")
+        raise DataError(f"{path}: its sample rate must be from 1 to {_FASTEST:,} Hz, got {layout.rate}: write it again")
     return layout
 
 

@@ -234,7 +234,7 @@ def _file_name(name: str) -> str:
 
 def _check_name(name: str, counts: Counter[str]) -> None:
     if Path(name).name != name or name.startswith(".") or "\0" in name or len(name.encode()) > _LONGEST_NAME:
-        raise DataError(f"output is {name!r}, allowed is the name of a file in --output, without a folder")
+        raise DataError(f"output must be the name of a file in --output, without a folder, got {name!r}")
     if counts[_file_name(name)] > 1:
         raise DataError(f"output is {name!r} in {counts[_file_name(name)]} rows: give each file another name")
 
@@ -294,7 +294,7 @@ def _steps(wish: Wish, clips: dict[Path, FileClip], problems: dict[Path, str], a
     """
     rate = assets["sample_rate"]
     if wish.seconds is not None and not 1 / rate <= wish.seconds <= 1e6:
-        raise UsageError(f"--seconds {wish.seconds}: allowed is a sample's length to a million")
+        raise UsageError(f"--seconds must be from the length of one sample to a million, got {wish.seconds}")
     steps = round((1.0 if wish.seconds is None else wish.seconds) * rate)
     if wish.prime is not None and wish.mel_from is not None:
         raise UsageError("prime and mel_from: nothing says what spectrum the prime had; give one of them")
@@ -310,6 +310,6 @@ def _steps(wish: Wish, clips: dict[Path, FileClip], problems: dict[Path, str], a
     frames = clips[wish.mel_from].frames
     if wish.seconds is not None and steps > frames:
         raise UsageError(
-            f"--seconds {wish.seconds}: {wish.mel_from} lasts {frames / rate:.2f}; allowed is that or less"
+            f"--seconds must be at most {frames / rate:.2f}, the length of {wish.mel_from}, got {wish.seconds}"
         )
     return frames if wish.seconds is None else steps

@@ -60,14 +60,14 @@ def _are_tables(files: Sequence[str], setting: str) -> bool:
             problems.append(str(error))
     if len(files) <= 2 or any(tables):
         gather(problems)
-    allowed = "allowed are tables (.csv, .tsv, .jsonl, .parquet), or two text files aligned line by line"
+    remedy = "give tables (.csv, .tsv, .jsonl, .parquet), or two text files aligned line by line"
     if any(tables) and not all(tables):
         one, other = files[tables.index(True)], files[tables.index(False)]
-        raise UsageError(f"{setting} mixes a table ({one}) with another kind of file ({other}); {allowed}")
+        raise UsageError(f"{setting} mixes a table ({one}) with another kind of file ({other}); {remedy}")
     if not any(tables) and len(files) != 2:
         one = f"one file, {files[0]}, which has no table extension" if len(files) == 1 else f"{len(files)} text files"
         example = f", such as --{setting} '[{files[0]}, TRANSLATIONS]'" if len(files) == 1 else ""
-        raise UsageError(f"{setting} names {one}; {allowed}{example}")
+        raise UsageError(f"{setting} names {one}; {remedy}{example}")
     return all(tables)
 
 

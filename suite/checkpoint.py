@@ -266,7 +266,7 @@ def _need_zip_end(path: Path) -> None:
     with path.open("rb") as file:
         file.seek(max(path.stat().st_size - len(_ZIP_END), 0))
         if not file.read().startswith(_ZIP_END[:4]):
-            raise CheckpointError(f"{path}: damaged: the digest at its end is; use another checkpoint")
+            raise CheckpointError(f"{path}: damaged: the digest at its end cannot be read; use another checkpoint")
 
 
 def read(path: str | Path, *, map_location: Any = "cpu", mmap: bool = False) -> dict[str, Any]:

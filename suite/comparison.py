@@ -140,5 +140,10 @@ def _options(arguments: Sequence[str], domain: str) -> tuple[argparse.Namespace,
         return options, rest
     if not options.setting or len(set(options.values)) < 2:
         raise UsageError("compare needs a setting and two or more values: --setting model.x --values A B")
+    names = [value.replace("/", "-") for value in options.values] if options.name else options.values
+    if len(set(names)) < len(names):
+        raise UsageError(
+            f"--values {' '.join(options.values)}: two of them are the same or would name the same run: give each once"
+        )
     options.setting = options.setting.removeprefix("--")
     return options, rest

@@ -17,6 +17,8 @@ from suite.errors import DataError, UsageError, gather
 
 _OFF: tuple[Any, ...] = (None, False, 0, [])  # to switch off what is not used is no mistake
 
+_OF_EVERY_RUN = {"domain", "task", "seed", "threads"}
+"""Settings that the ``config.yaml`` of a run states, and a recipe written by hand hardly all of them."""
 Values = Mapping[str, Any]
 """Settings by dotted name."""
 
@@ -85,7 +87,7 @@ def held_out_share(*divided: str) -> Needs:
         return folds is not None or (dataset not in divided and not (dataset == "files" and val and test))
 
     return Needs(
-        ("dataset", "val", "test", "folds"), holds, "leave {1} or {2} out, or choose a {0} without these splits"
+        ("dataset", "val", "test", "folds"), holds, "leave {1} or {2} out if it is given, or choose a {0} without val and test"
     )
 
 
@@ -183,9 +185,12 @@ def find_unused(values: Values, given: Given, needs: Collection[tuple[str, str, 
             if layer < 0 or not f"{name}.".startswith(f"{declared_name}.") or values[name] in _OFF:
                 continue
             recipe = layer < top - 1
-            if decides > layer and (recipe or decides == top):
+            if recipe and decides == layer and values[name] == given.base.get(name):
+                continue
+            of_a_run = recipe and given.layers[layer].keys() >= _OF_EVERY_RUN
+            if (of_a_run and decides == layer) or (decides > layer and (recipe or decides == top)):
                 undone.setdefault(because, []).append(name)
-            elif not (recipe and decides == layer and values[name] == given.base.get(name)):
+            else:
                 cure = f"{need.cure.format(*names)}, or leave" if need.cure else "leave"
                 problem = f"{name} is {_shown(values[name])}, which has no effect because {because}: {cure} {name} out"
                 problems.setdefault(name, problem)

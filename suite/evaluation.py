@@ -10,7 +10,6 @@ from suite.closing import figure_lines, test_figures
 from suite.console import is_first_process, notice, report
 from suite.domain import Task
 from suite.gather import gather_results
-from suite.limits import partial_label
 from suite.parser import SuiteParser
 from suite.restore import restore_with_origin
 from suite.result_file import ResultFile, check_output
@@ -33,9 +32,7 @@ def evaluate(arguments: Sequence[str], domains: Domains) -> None:
     data.examples(options.split)
     module.kept = []
     trainer.test(module, datamodule=data, verbose=False)
-    partial = partial_label(trainer, data, "test")
-    counted = f"{len(data.examples(options.split).lengths):,} examples"
-    report(f"{options.split}: {counted}" if partial is None else f"{options.split}: {counted}; {partial}")
+    report(f"{options.split}: {len(data.examples(options.split).lengths):,} examples")
     for line in lines:
         report(line)
     for line in figure_lines(test_figures(trainer), module):

@@ -186,7 +186,9 @@ def _train(
 
 def _limited(trainer: Any) -> list[str]:
     """The splits of which a run takes only the first batches."""
-    return [split for split in ("val", "test") if trainer.get(f"limit_{split}_batches") not in (None, 1.0)]
+    limits = {split: trainer.get(f"limit_{split}_batches") for split in ("val", "test")}
+    # 1 is a single batch, and 1.0 is all of them.
+    return [split for split, limit in limits.items() if isinstance(limit, int) or (limit is not None and limit < 1.0)]
 
 
 def _count_batches(data: SuiteDataModule) -> dict[str, int]:
@@ -219,7 +221,7 @@ def _run_in(
 ) -> Outcome:
     settings = record["settings"]
     followed = {**settings, "source": record["source"]} if "source" in record else settings
-    loggers = _build_loggers(tracking, folder, followed, checkpoint, closing=closing_names(module))
+    loggers = _build_loggers(tracking, folder, followed, checkpoint)
     content = {split: data.fingerprint_of(split).sha256 for split in SPLITS}
     start = {"data": content, "step": checkpoint["global_step"] if checkpoint else 0}
     trainer = build_trainer(run, folder, record=record, module=module, loggers=loggers, start=start)
@@ -231,6 +233,8 @@ def _run_in(
         if trainer.world_size > 1:  # each process has fewer batches than one alone, which was asked before
             data.trainer = trainer
             check_validation_interval(vars(run.trainer), len(data.loader("train", shuffle=True)))
+        if checkpoint is not None:  # last, so that a run that is refused for whatever reason stays as it was
+            _go_back(folder, loggers[0], checkpoint, settings=settings, closing=closing_names(module))
         _fit(trainer, module, data, source=source, folder=folder, settings=settings)
         if trainer.global_step == start["step"]:
             notice("nothing was left to train: raise --trainer.max_epochs or --trainer.max_steps to go further")
@@ -282,22 +286,28 @@ def _build_loggers(
     folder: Path,
     settings: dict[str, Any],
     checkpoint: dict[str, Any] | None,
-    *,
-    closing: Sequence[str],
 ) -> list[Logger]:
     metrics = MetricsFile(folder)
     if checkpoint is not None:
-        step = int(checkpoint["global_step"])
-        set_later_aside(folder, step=step)
-        if STEPS_DONE_KEY in checkpoint[RECORD_KEY]:
-            complete = step % settings["trainer"]["log_every_n_steps"] == 0
-            metrics.resume_from(step, without=["test/*"] if complete else ["test/*", *closing])
-        else:  # rows of an earlier version have the number of the step before
-            notice(f"{metrics.path}: an earlier version numbered the rows up to here one lower; they stay as they are")
-            metrics.resume_from(step - 1)
+        metrics.check()
     resume_id = read_run_id(folder) if checkpoint is not None else None
     tracker = build_logger(tracking, run_folder=folder, settings=settings, resume_id=resume_id)
     return [metrics] if tracker is None else [metrics, tracker]
+
+
+def _go_back(
+    folder: Path, metrics: Logger, checkpoint: dict[str, Any], *, settings: dict[str, Any], closing: Sequence[str]
+) -> None:
+    """Set aside what is later than ``checkpoint``, and drop the rows of metrics that the resumed run logs again."""
+    assert isinstance(metrics, MetricsFile)
+    step = int(checkpoint["global_step"])
+    set_later_aside(folder, step=step)
+    if STEPS_DONE_KEY in checkpoint[RECORD_KEY]:
+        complete = step % settings["trainer"]["log_every_n_steps"] == 0
+        metrics.resume_from(step, without=["test/*"] if complete else ["test/*", *closing])
+    else:  # rows of an earlier version have the number of the step before
+        notice(f"{metrics.path}: an earlier version numbered the rows up to here one lower; they stay as they are")
+        metrics.resume_from(step - 1)
 
 
 def _count_parameters(module: SuiteModule) -> int:

@@ -1,4 +1,4 @@
-"""Optional machine code for CPU loops: numba where it is installed, and a word of its own where it is not."""
+"""Optional Numba kernels for loops on a CPU, with a fallback when Numba is missing."""
 
 import ast
 import hashlib

@@ -141,12 +141,26 @@ class MetricsFile(Logger):
         self._rewrite(rows)
         self._row = {key: value for key, value in rows[-1].items() if value != ""} if rows else {}
 
+    def check(self) -> None:
+        """Read the file as a resumed run does.
+
+        Raises:
+            SuiteError: it is no metrics file, or cannot be read.
+        """
+        with self._clear_errors():
+            self._read_rows()
+
     def _read_rows(self) -> list[dict[str, str]]:
         """The rows of the file, without a last line that a kill cut short; its header becomes our columns."""
         if not self.path.exists():
             return []
         content = self.path.read_bytes()
-        text = content[: content.rfind(b"\n") + 1].decode("utf-8")
+        try:
+            text = content[: content.rfind(b"\n") + 1].decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise SuiteError(
+                f"{self.path}: byte {error.start + 1} is not UTF-8: repair the file, or move it away"
+            ) from None
         header, *lines = [line for line in csv.reader(io.StringIO(text, newline="")) if line] or [list(_FIRST_COLUMNS)]
         if header[:2] != list(_FIRST_COLUMNS) or not all(line[:1] and line[0].isdigit() for line in lines):
             raise SuiteError(f"{self.path}: not a metrics file of ours (columns step,epoch,...); move it away")

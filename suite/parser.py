@@ -133,7 +133,7 @@ class SuiteParser(ArgumentParser):
 
 
 def refuse_empty(config: Namespace) -> None:
-    """An empty word where a file or a name belongs is a variable of a shell that was not set, not a setting.
+    """An empty string for a path or name usually means an unset shell variable, so it is refused.
 
     Raises:
         UsageError: naming the setting.

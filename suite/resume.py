@@ -35,13 +35,19 @@ def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _is_same(key: str, before: Any, after: Any) -> bool:
+    """Whether a setting is unchanged. In settings that count batches, 1 is a single one and 1.0 is all of them."""
+    counts = key.startswith(("trainer.limit_", "trainer.val_check_interval"))
+    return before == after and (not counts or type(before) is type(after))
+
+
 def changes(old: dict[str, Any], new: dict[str, Any], *, may_change: tuple[str, ...] = MAY_CHANGE) -> list[str]:
     """The settings that differ between two runs and may not within one, each with both values."""
     before, after = flatten(old), flatten(new)
     return [
         f"{key} (was {before.get(key)}, now {after.get(key)})"
         for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and not key.startswith(may_change)
+        if not _is_same(key, before.get(key), after.get(key)) and not key.startswith(may_change)
     ]
 
 

@@ -232,7 +232,7 @@ class RunCheckpoints(Checkpoint):
                 duplicate(files[kept[0][1]], best)
             if len(kept) < len(self.best):
                 gone = ", ".join(str(step) for _, step in self.best if step not in files)
-                notice(f"resume: the best checkpoint of step {gone} is no longer there: the best of the others counts")
+                notice(f"resume: the best checkpoint (step {gone}) is gone; the best of the others takes its place")
         self.best = [(score, step) for score, step in trainer.strategy.broadcast(kept)]
 
 

@@ -86,7 +86,7 @@ def write_config(folder: Path, text: str) -> None:
     except OSError as error:
         raise SuiteError(
             f"{folder / CONFIG}: cannot be written ({error.strerror}): a run needs to write into its folder; "
-            "change its rights, or copy it"
+            "change its permissions, or copy it"
         ) from None
 
 

@@ -113,4 +113,7 @@ def test_wrong_words_are_one_line(tmp_path: Path) -> None:
     there = compare("--setting", "model.hidden_size", "--values", 3, 4, "--runs", tmp_path, "--name", "x")
     assert_one_line(there, 2, "x-4")
     assert not (tmp_path / "toy" / "x-3").exists(), "nothing was trained before it was said"
+    for values in ((3, 3, 4), ("a/b", "a-b")):
+        same = compare("--setting", "model.hidden_size", "--values", *values, "--runs", tmp_path, "--name", "y")
+        assert_one_line(same, 2, "two of them are the same or would name the same run")
     assert compare("--help").out.startswith("usage: compare.py")

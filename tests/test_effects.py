@@ -163,6 +163,18 @@ def test_a_recipe_that_contradicts_itself_is_refused_and_one_that_states_default
     assert not unused("video", None, "-c", whole).problems
 
 
+def test_the_config_of_a_run_is_a_recipe(tmp_path: Path) -> None:
+    """What a flag switched off in that run is in its config too."""
+    stated = {"domain": "text", "task": "classification", "seed": 0, "threads": 1}
+    switched_off = {"optim": {"schedule": "constant", "floor": 0.1}}
+    recipe = write(tmp_path / "config.yaml", **stated, **switched_off)
+    found = unused("text", None, "-c", recipe)
+    assert not found.problems
+    assert found.undone == {"optim.schedule is constant": ["optim.floor"]}
+    by_hand = write(tmp_path / "hand.yaml", **switched_off)
+    assert list(unused("text", None, "-c", by_hand).problems) == ["optim.floor"]
+
+
 def test_the_compared_setting_may_undo_a_flag() -> None:
     words = ("--optim.beta2", "0.9", "--optim.name", "sgd")
     assert unused("text", None, *words).problems

@@ -201,7 +201,7 @@ def test_a_run_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None
     (folder / "config.yaml").mkdir()
     before = (folder / "checkpoints" / "last.ckpt").read_bytes()
     ran = fit_toy("--runs", tmp_path, "--resume", folder)
-    assert_one_line(ran, 1, str(folder / "config.yaml"), "cannot be written", "change its rights")
+    assert_one_line(ran, 1, str(folder / "config.yaml"), "cannot be written", "change its permissions")
     assert (folder / "checkpoints" / "last.ckpt").read_bytes() == before
 
 

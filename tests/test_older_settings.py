@@ -3,9 +3,12 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
 from suite.checkpoint import RECORD_KEY, write
+from suite.fitting import _limited
+from suite.resume import changes
 from tests.commands import assert_one_line, fit_toy, run, trained
 
 
@@ -41,3 +44,14 @@ def test_a_decoding_flag_newer_than_the_checkpoint_works(tmp_path: Path) -> None
     assert (short.status, usual.status) == (0, 0), short
     assert json.loads(short.out)["cut"] is True
     assert json.loads(short.out)["translation"] != json.loads(usual.out)["translation"]
+
+
+@pytest.mark.parametrize("key", ["limit_val_batches", "limit_train_batches", "val_check_interval"])
+def test_one_batch_is_not_all_batches(key: str) -> None:
+    assert changes({"trainer": {key: 1}}, {"trainer": {key: 1.0}}) == [f"trainer.{key} (was 1, now 1.0)"]
+    assert not changes({"trainer": {key: 1}}, {"trainer": {key: 1}})
+
+
+def test_a_limit_of_one_batch_is_a_limit() -> None:
+    assert _limited({"limit_val_batches": 1, "limit_test_batches": 1.0}) == ["val"]
+    assert _limited({"limit_val_batches": None, "limit_test_batches": 0.5}) == ["test"]

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+import suite.fitting
 from suite import checkpoint
+from suite.errors import UsageError
 from suite.rewind import set_later_aside
 from suite.run_folder import resumed
 from tests.commands import Ran, assert_one_line, fit_toy
@@ -107,7 +109,7 @@ def test_a_best_checkpoint_that_is_gone_is_forgotten(run: Path) -> None:
     for name in ("step-0000008.ckpt", "step-0000008.ckpt.sha256"):
         (run / "checkpoints" / name).unlink()
     ran = resume(run, run / "checkpoints" / "step-0000012.ckpt", "--trainer.max_steps=14")
-    assert "the best checkpoint of step 8 is no longer there" in ran.err
+    assert "the best checkpoint (step 8) is gone" in ran.err
     assert "best.ckpt" not in steps(run)
     resume(run, run, "--trainer.max_steps=-1")
     assert steps(run)["best.ckpt"] in (16, 24)
@@ -178,3 +180,26 @@ def test_auto_takes_the_run_that_saved_last_by_its_own_record(tmp_path: Path) ->
     torch.save({}, tmp_path / "toy" / "newest" / "checkpoints" / "other.ckpt")
     shutil.rmtree(tmp_path / "toy" / "earlier_version")
     assert chosen() == "newest"
+
+
+def test_a_resume_that_is_refused_late_moves_nothing(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tracker and the trainer may refuse a run after its checkpoint was chosen."""
+    before, metrics = steps(run), (run / "metrics.csv").read_bytes()
+
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise UsageError("no network")
+
+    monkeypatch.setattr(suite.fitting, "build_trainer", refuse)
+    ran = fit_toy("--resume", run / "checkpoints" / "step-0000012.ckpt", *FLAGS)
+    assert_one_line(ran, 2, "no network")
+    assert steps(run) == before
+    assert (run / "metrics.csv").read_bytes() == metrics
+
+
+def test_metrics_that_are_not_utf8_are_one_line(run: Path) -> None:
+    with (run / "metrics.csv").open("ab") as file:
+        file.write(b"2,0,\xff\xfe\n")
+    before = steps(run)
+    ran = fit_toy("--resume", run / "checkpoints" / "step-0000012.ckpt", *FLAGS)
+    assert_one_line(ran, 1, "metrics.csv", "is not UTF-8", "move it away")
+    assert steps(run) == before

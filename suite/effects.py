@@ -86,9 +86,8 @@ def held_out_share(*divided: str) -> Needs:
     def holds(dataset: str, val: Any, test: Any, folds: Any) -> bool:
         return folds is not None or (dataset not in divided and not (dataset == "files" and val and test))
 
-    return Needs(
-        ("dataset", "val", "test", "folds"), holds, "leave {1} or {2} out if it is given, or choose a {0} without val and test"
-    )
+    cure = "leave {1} or {2} out if it is given, or choose a {0} without val and test"
+    return Needs(("dataset", "val", "test", "folds"), holds, cure)
 
 
 def a_table(is_table: Callable[[str], bool]) -> Needs:

@@ -8,7 +8,7 @@ import pytest
 from domains.audio.data import AudioData
 from domains.audio.listing import list_named
 from domains.audio.remotes import REMOTES
-from suite import sources
+from suite.console import forget_notices
 from suite.errors import DataError
 from suite.sources import data_folder
 from tests.commands import QUIET, run
@@ -18,7 +18,7 @@ from tests.test_audio_data import SMALL, write_files
 @pytest.fixture(autouse=True)
 def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The cache's folder of LJ Speech with as many clips as are downloaded; no other folder of data."""
-    monkeypatch.setattr(sources, "_said", set())
+    forget_notices()
     monkeypatch.delenv("SUITE_DATA_DIR", raising=False)
     monkeypatch.setenv("SUITE_CACHE_DIR", str(tmp_path / "cache"))
     return clips(tmp_path / "cache" / "data" / "ljspeech", count=26)

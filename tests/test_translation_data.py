@@ -129,7 +129,7 @@ KINDS |= {"one row": 1, "table not UTF-8": 1, "ending": 2}
 def test_decoding_that_would_fail_in_validation_is_refused_before_the_run(
     flag: str, value: str, allowed: str, tmp_path: Path
 ) -> None:
-    ran = fit(tmp_path / "runs", f"--decoding.{flag}", value)
+    ran = fit(tmp_path / "runs", f"--decoding.{flag}", value, "--decoding.beam_size", 2)
     assert_one_line(ran, 2, f"{flag} is {value.removeprefix('.')}", allowed)
     assert not (tmp_path / "runs").exists(), "nothing was made"
 
@@ -150,7 +150,7 @@ def test_bad_files_are_one_line_and_leave_no_run(kind: str, status: int, tmp_pat
         (["--data.train", "a.tsv"], ["--data.dataset files"]),
         (["--data.source_language", "de"], ["source_language", "target_language", "de"]),
         (["--data.target_language", "fr"], ["fr", "multi30k"]),
-        (["--data.columns", '["one"]'], ["columns", "two"]),
+        (["--data.dataset", "files", "--data.train", "a.tsv", "--data.columns", '["one"]'], ["columns", "two"]),
         (["--data.max_length", "0"], ["max_length", "1 or more"]),
         (["--data.vocabulary.size", "10"], ["10", "size"]),
         (["--data.vocabulary.level", "syllable"], ["syllable", "bpe"]),
@@ -158,7 +158,8 @@ def test_bad_files_are_one_line_and_leave_no_run(kind: str, status: int, tmp_pat
     ],
 )
 def test_settings_that_cannot_be_are_one_line(argv: list[str], parts: list[str], tmp_path: Path) -> None:
-    assert_one_line(fit(tmp_path / "runs", "--data.sample_size", 60, *argv), 2, *parts)
+    size = () if "--data.dataset" in argv else ("--data.sample_size", 60)
+    assert_one_line(fit(tmp_path / "runs", *size, *argv), 2, *parts)
     assert not (tmp_path / "runs").exists()
 
 

@@ -148,7 +148,8 @@ def test_tables_with_groups_and_splits(tmp_path: Path, capfd: pytest.CaptureFixt
         read_entries(path, columns=["path"], listing=ListingColumns("source"))
     path.write_text("path,split\n ,val\nx,eval\n")
     with pytest.raises(
-        DataError, match=r"1 of 2 rows have no value in column 'path' \(line 2\).*split is 'eval' in line 3, allowed"
+        DataError,
+        match=r"1 of 2 rows have no value in column 'path' \(line 2\).*split must be .*, got 'eval' in line 3",
     ):
         read_entries(path, columns=["path"], listing=ListingColumns(), filled=["path"])
     with pytest.raises(UsageError, match=r"data.split_column is for tables, and .* is a folder"):

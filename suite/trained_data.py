@@ -133,10 +133,14 @@ def check_evaluated(
         return []
     now, then = data.fingerprint_of(split), trained.known(split)
     overlap = _overlap_lines(trained, now, split)
+    differing = _differing(trained.settings, asked)
+    chosen = [name for name in differing if name not in (*SPLITS, "dataset")]
     if then is not None:
         found = difference(then, now)
         if found.same_items and (not data.order_matters or not found.reordered):
-            source = _source_difference(trained, data) if _is_drawn(data, split, asked=asked) else None
+            # Settings that choose other training items say nothing about the source.
+            drawn = not chosen and _is_drawn(data, split, asked=asked)
+            source = _source_difference(trained, data) if drawn else None
             if source is not None and not source.same_items:
                 changed = f"source of the {split} data"
                 raise CheckpointError(_wording(trained, changed, source.describe(), asked=asked))
@@ -145,8 +149,6 @@ def check_evaluated(
             return overlap if now.count_in(trained.splits["train"].rows) else overlap[1:]
     if _is_other_data(trained, split, asked=asked, named=named):
         return overlap
-    differing = _differing(trained.settings, asked)
-    chosen = [name for name in differing if name not in (*SPLITS, "dataset")]
     if then is None and (split not in SPLITS or not differing):
         return overlap  # a split that only some data sets have, and training does not know
     if then is not None and chosen and not len(difference(then, now).added):

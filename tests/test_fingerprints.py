@@ -19,7 +19,7 @@ from suite.data import SuiteDataModule
 from suite.errors import CheckpointError
 from suite.file_digests import digest_of, file_digests
 from suite.fingerprints import Fingerprint, difference, digest_texts, fingerprint_documents
-from suite.trained_data import DATA_KEY, TrainedData, make_data_record, refuse_changed
+from suite.trained_data import DATA_KEY, TrainedData, check_evaluated, make_data_record, refuse_changed
 from suite.value_digests import digest_value
 from tests.test_audio_data import own as audio
 from tests.test_audio_data import write_files
@@ -286,3 +286,30 @@ def test_files_are_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     one.write_bytes(b"33333")
     file_digests([one])
     assert digest_of(b"33333").hex() not in lines.read_text(), "a file may change again within a tick of the clock"
+
+
+@pytest.mark.parametrize(
+    ("change", "refused"),
+    [
+        ({}, False),
+        ({"most": 1}, False),  # fewer training files are asked for, and the test files are the same
+        ({"train": "b"}, True),
+    ],
+)
+def test_a_smaller_choice_of_training_files_is_no_change_of_the_source(change: dict[str, Any], refused: bool) -> None:
+    class Stub(SuiteDataModule):
+        def take_fingerprint(self, split: str) -> Fingerprint:
+            rows = {"train": "ab"[: 1 if change else 2], "val": "c", "test": "d"}[split]
+            return of(*rows, names=[f"{row}.wav" for row in rows])
+
+    settings = {"dataset": "files", "train": "a", "val": None, "test": None, "most": None}
+    splits = {"train": of(*"ab", names=["a.wav", "b.wav"]), "val": of("c", names=["c.wav"])}
+    splits["test"] = of("d", names=["d.wav"])
+    trained = TrainedData(Path("run.ckpt"), splits, settings)
+    data = Stub(batch_size=1, max_tokens=None)
+    asked = {**settings, **change}
+    if not refused:
+        assert check_evaluated(trained, data, "test", asked=asked, named=set(change)) == []
+    else:
+        with pytest.raises(CheckpointError, match=r"the source of the test data changed since training.*--data\.test"):
+            check_evaluated(trained, data, "test", asked=asked, named=set(change))
